@@ -1,0 +1,51 @@
+"""What the scheduler decided for one step: a value that can be printed, compared and tested."""
+
+from dataclasses import dataclass
+
+from engine.core.request import Request
+from roofline.step_time import BatchWork
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one request to compute in this step, apart from plain decodes.
+
+    A prefill chunk covers `num_tokens` from position `start`; it `samples` when it reaches the end of the known
+    sequence, and then yields one token. A decode with drafts (`num_drafts` > 0) covers the last token and its drafts.
+    """
+
+    request: Request
+    start: int
+    num_tokens: int
+    samples: bool
+    num_drafts: int = 0
+    is_decode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's decision.
+
+    Plain decodes are a standing set, told by its changes: `joined` decode from this step on, `left` no longer do
+    (finished, preempted, aborted, drafting, or starved of budget), each against the batch before. `grown` are the
+    requests whose `block_ids` became longer in this step. Requests in `joined`, `left` and `grown` are in the order of
+    the decision.
+    """
+
+    step: int
+    work: BatchWork
+    chunks: tuple[Chunk, ...] = ()
+    joined: tuple[Request, ...] = ()
+    left: tuple[Request, ...] = ()
+    grown: tuple[Request, ...] = ()
+    admitted: tuple[Request, ...] = ()
+    preempted: tuple[Request, ...] = ()
+    cached_tokens: int = 0  # prefix hits of the requests admitted in this step
+    kv_blocks_used: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to compute."""
+        return self.work.num_seqs == 0

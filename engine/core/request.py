@@ -1,0 +1,68 @@
+"""A request as the scheduler sees it: counts and opaque block keys, never token ids, never the true output length."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from roofline.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.core.decode_cohort import DecodeCohort
+
+
+class Status(Enum):
+    """Where a request stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request; the fields below the line belong to the scheduler.
+
+    `block_keys[i]` names the content of the request's i-th full block together with everything before it (a chained
+    hash): equal keys mean equal KV. The caller may append keys of output blocks as they fill. `num_tokens` is prompt
+    plus output so far, counting the tokens that a step in flight is about to yield.
+    """
+
+    request_id: str
+    num_prompt_tokens: int
+    max_tokens: int
+    arrival_s: float = 0.0
+    priority: int = 0  # lower is served first
+    block_keys: list[Hashable] = field(default_factory=list)
+    # ---
+    status: Status = Status.WAITING
+    num_tokens_settled: int = 0  # num_tokens while outside the decode cohort
+    num_computed_settled: int = 0  # num_computed_tokens while outside the decode cohort
+    cohort: "DecodeCohort | None" = None
+    anchor: int = 0  # inside the cohort: num_computed_tokens = cohort.steps - anchor
+    num_drafts: int = 0  # speculative tokens proposed for the next step
+    token_limit: int = 0  # num_tokens at which max_tokens or max_model_len ends the request
+    block_ids: list[int] = field(default_factory=list)
+    num_keyed_blocks: int = 0  # own blocks whose key the prefix cache already knows
+    num_cached_tokens: int = 0  # prefix hit at the first admission
+    num_preemptions: int = 0
+    order: int = 0  # place in the running list: larger joined later
+    sampled_step: int = -1  # last step that was to yield a token of this request
+
+    def __post_init__(self) -> None:
+        if self.num_prompt_tokens < 1:
+            raise InputError(f"request {self.request_id}: prompt of {self.num_prompt_tokens} tokens; give at least 1.")
+        if self.max_tokens < 1:
+            raise InputError(f"request {self.request_id}: max_tokens is {self.max_tokens}; it must be at least 1.")
+        self.num_tokens_settled = self.num_prompt_tokens
+
+    @property
+    def num_computed_tokens(self) -> int:
+        """Tokens whose KV is in the cache, counting those of a step in flight."""
+        return self.num_computed_settled if self.cohort is None else self.cohort.steps - self.anchor
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt plus output, counting tokens that a step in flight is about to yield."""
+        return self.num_tokens_settled if self.cohort is None else self.cohort.steps - self.anchor + 1
