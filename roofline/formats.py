@@ -12,6 +12,7 @@ BYTES_PER_ELEMENT: dict[str, float] = {
     "fp8": 1.0,
     "int8": 1.0,
     "int4": 0.5,
+    "fp4": 0.5,
 }
 
 _OTHER_SPELLINGS = {
