@@ -56,7 +56,7 @@ def read_hf_config(config: Mapping[str, Any]) -> Fields:
     _refuse_unmodelled(config, architecture)
     heads, hidden = _integer(config, "num_attention_heads"), _integer(config, "hidden_size")
     if heads < 1 or (config.get("head_dim") is None and hidden % heads):
-        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim")
+        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim.")
     return {
         "architecture": architecture,
         "num_layers": _integer(config, "num_hidden_layers"),
@@ -96,7 +96,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
         return str(named[0])
     raise ModelError(
         f"model architecture {config.get('architectures')} (model_type {config.get('model_type')!r}) is not known; "
-        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(config)) or '(none)'}"
+        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(config)) or '(none)'}."
     )
 
 
@@ -108,12 +108,12 @@ def _refuse_unmodelled(config: Mapping[str, Any], architecture: str) -> None:
     if slides or (in_use and window and window < config.get("max_position_embeddings", 0)):
         raise ModelError(
             f"model config uses sliding-window attention (sliding_window {window}), which is not supported yet; "
-            "a full-attention model of the same family is"
+            "a full-attention model of the same family is."
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ModelError(f"model config has hidden_act {config['hidden_act']!r}; only silu (SwiGLU) is supported")
+        raise ModelError(f"model config has hidden_act {config['hidden_act']!r}; only silu (SwiGLU) is supported.")
     if config.get("mlp_bias"):
-        raise ModelError("model config has mlp_bias true; biases in the MLP are not supported")
+        raise ModelError("model config has mlp_bias true; biases in the MLP are not supported.")
 
 
 def _bias(config: Mapping[str, Any], architecture: str) -> Fields:
@@ -153,11 +153,11 @@ def read_gguf_metadata(metadata: Mapping[str, Any], tensor_names: Collection[str
         keys = ", ".join(sorted(key for key in metadata if not key.startswith("tokenizer."))) or "(none)"
         raise ModelError(
             f"GGUF architecture {architecture!r} is not known; known are {', '.join(_GGUF_ARCHITECTURES)}; "
-            f"the file has the keys {keys}"
+            f"the file has the keys {keys}."
         )
     own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
     if own.get("expert_count"):
-        raise ModelError(f"GGUF model has {own['expert_count']} experts; mixtures of experts are not supported yet")
+        raise ModelError(f"GGUF model has {own['expert_count']} experts; mixtures of experts are not supported yet.")
     heads, hidden = _integer(own, "attention.head_count"), _integer(own, "embedding_length")
     return {
         "num_layers": _integer(own, "block_count"),
@@ -190,7 +190,7 @@ def _gguf_rope_scaling(own: Mapping[str, Any], tensor_names: Collection[str]) ->
 def _integer(config: Mapping[str, Any], field: str, default: int | None = None) -> int:
     value = _number(config, field, default)
     if value != int(value):
-        raise ModelError(f"model description has {field} = {value}; it must be a whole number")
+        raise ModelError(f"model description has {field} = {value}; it must be a whole number.")
     return int(value)
 
 
@@ -198,7 +198,7 @@ def _number(config: Mapping[str, Any], field: str, default: float | None = None)
     value = config.get(field)
     value = default if value is None else value
     if value is None:
-        raise ModelError(f"model description lacks the field {field}; it has {', '.join(sorted(config))}")
+        raise ModelError(f"model description lacks the field {field}; it has {', '.join(sorted(config))}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelError(f"model description has {field} = {value!r}; it must be one number")
+        raise ModelError(f"model description has {field} = {value!r}; it must be one number.")
     return value
