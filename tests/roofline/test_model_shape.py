@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roofline.catalogue_data import shipped_rows
 from roofline.errors import InputError, ModelError
@@ -237,3 +239,23 @@ def test_number_formats():
     assert all(format_name(name) == name for name in BYTES_PER_ELEMENT)
     with pytest.raises(InputError, match="fp7"):
         format_name("fp7")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = sorted({*LLAMA_CONFIG, *QWEN3_CONFIG, "rope_parameters", "layer_types", "text_config", "mlp_bias"})
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES, min_size=1, max_size=3))
+def test_a_config_with_any_value_anywhere_is_a_shape_or_a_model_error(change):
+    try:
+        shape = ModelShape.from_hf_config({**LLAMA_CONFIG, **change})
+    except ModelError as error:
+        assert str(error)
+    else:
+        assert shape.num_parameters > 0
+        assert hash(shape) == hash(shape)
