@@ -1,0 +1,1 @@
+"""A real LLM engine: paged KV, continuous batching, measured step by step."""

@@ -1,0 +1,1 @@
+"""What the engine and the simulator share; it never loads torch."""

@@ -1,0 +1,1 @@
+"""The model on a device: weights, forward pass, sampling."""
