@@ -1,1 +1,1 @@
-"""One operation a file: its torch reference, and on a GPU its Triton kernel."""
+"""One accelerator operation a file: kernel, launcher, torch reference."""

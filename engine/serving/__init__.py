@@ -1,1 +1,1 @@
-"""From text to tokens and back: tokenizer and the serving loop."""
+"""From text to text: tokenizer, the engine loop, the HTTP server."""
