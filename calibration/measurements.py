@@ -1,0 +1,260 @@
+"""Measured steps as arrays: the only door through which a measurement enters a fit.
+
+Reads the `steps` table of a trace (docs/formats.md), or a foreign table with a column map: the least it must have is a
+time, prefill_tokens, num_prefill_seqs, prefill_kv_tokens, num_decode_seqs and decode_kv_tokens. What is missing beyond
+that is derived by a stated approximation and noted. Rows that cannot be used are counted by reason, never dropped
+silently.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from calibration.form import features
+from roofline.errors import TraceError
+from roofline.step_time import BatchWork, FloatArray
+
+REQUIRED = ("num_prefill_seqs", "prefill_tokens", "prefill_kv_tokens", "num_decode_seqs", "decode_kv_tokens")
+WORK_COLUMNS = (*REQUIRED, "prefill_attn_pairs", "decode_tokens", "decode_kv_max")
+REGIONS = ("decode", "prefill", "mixed")
+CLOCKS = ("wall_s", "device_s")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """How a foreign table names what we need: `names` maps our column to theirs; their time times `scale` is seconds."""
+
+    names: Mapping[str, str]
+    scale: float = 1.0
+
+
+OURS = ColumnMap({})
+# Forward-pass metrics as vLLM's logger writes them; several prefill chunks in a row carry no pair count.
+FORWARD_PASS_METRICS = ColumnMap(
+    {
+        "num_prefill_seqs": "num_prefill_requests",
+        "prefill_tokens": "sum_prefill_tokens",
+        "prefill_kv_tokens": "sum_prefill_kv_tokens",
+        "num_decode_seqs": "num_decode_requests",
+        "decode_kv_tokens": "sum_decode_kv_tokens",
+        "wall_s": "latency_ms",
+    },
+    scale=1e-3,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """Usable steps in the order they were measured; every array has shape (steps,).
+
+    `columns` are float arrays under `BatchWork`'s names, `runs` the index of the trace a step comes from.
+    """
+
+    columns: dict[str, FloatArray]
+    seconds: FloatArray
+    runs: NDArray[np.int64]
+    clock: str = "wall_s"
+    unusable: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+    notes: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()  # "name sha256:..." of every trace
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    @property
+    def amounts(self) -> FloatArray:
+        """The columns as the step-time form wants them, shape (steps, terms)."""
+        return features(self.columns)
+
+    @property
+    def regions(self) -> NDArray[np.int64]:
+        """Index into `REGIONS`: 0 decode only, 1 prefill only, 2 mixed."""
+        prefill, decode = self.columns["num_prefill_seqs"] > 0, self.columns["num_decode_seqs"] > 0
+        return np.where(prefill & decode, 2, np.where(prefill, 1, 0)).astype(np.int64)
+
+    def work(self, index: int) -> BatchWork:
+        """The composition of one step."""
+        return BatchWork(**{name: round(self.columns[name][index]) for name in WORK_COLUMNS})
+
+    def select(self, index: NDArray[Any]) -> "Measurements":
+        """The steps of a mask or an array of indices."""
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return Measurements(
+            columns, self.seconds[index], self.runs[index], self.clock, self.unusable, self.notes, self.meta, self.sources
+        )
+
+
+def from_table(
+    table: pd.DataFrame, clock: str = "wall_s", column_map: ColumnMap = OURS, place: str = "the steps table"
+) -> Measurements:
+    """Steps of one table; raises TraceError for a missing column or when no row is usable."""
+    columns, notes = _work_columns(table, column_map, place)
+    seconds = _numbers(table, column_map.names.get(clock, clock), place) * column_map.scale
+    usable, unusable = _usable(columns, seconds)
+    if not usable.any():
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in unusable.items()) or "it has no rows"
+        raise TraceError(f"{place} has no usable step ({reasons}); measure again, or choose the other clock.")
+    kept = {name: values[usable] for name, values in columns.items()}
+    return Measurements(kept, seconds[usable], np.zeros(int(usable.sum()), np.int64), clock, unusable, tuple(notes))
+
+
+def _work_columns(table: pd.DataFrame, column_map: ColumnMap, place: str) -> tuple[dict[str, FloatArray], list[str]]:
+    columns = {name: _numbers(table, column_map.names.get(name, name), place) for name in REQUIRED}
+    notes = []
+    derived = {
+        "decode_tokens": (lambda c: c["num_decode_seqs"], "one token a decoding sequence"),
+        "prefill_attn_pairs": (_equal_chunk_pairs, "a step's prefill chunks of equal length and equal context"),
+        "decode_kv_max": (lambda c: _mean_context(c), "the longest context is the mean one"),
+    }
+    for name, (derive, approximation) in derived.items():
+        theirs = column_map.names.get(name, name)
+        if theirs in table.columns:
+            columns[name] = _numbers(table, theirs, place)
+        else:
+            columns[name] = derive(columns)
+            notes.append(f"{place} has no column {theirs!r}; assumed {approximation}.")
+    return columns, notes
+
+
+def _numbers(table: pd.DataFrame, column: str, place: str) -> FloatArray:
+    if column not in table.columns:
+        present = ", ".join(map(str, table.columns[:30]))
+        raise TraceError(f"{place} has no column {column!r} (it has: {present}); add it, or map another column to it.")
+    return pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _equal_chunk_pairs(columns: dict[str, FloatArray]) -> FloatArray:
+    """Query-key pairs of n equal chunks: exact for one chunk, an upper bound of the context's share for several."""
+    chunks = np.maximum(columns["num_prefill_seqs"], 1.0)
+    tokens = columns["prefill_tokens"]
+    return tokens * columns["prefill_kv_tokens"] / chunks + tokens * (tokens / chunks + 1.0) / 2.0
+
+
+def _mean_context(columns: dict[str, FloatArray]) -> FloatArray:
+    return columns["decode_kv_tokens"] / np.maximum(columns["num_decode_seqs"], 1.0)
+
+
+def _usable(columns: dict[str, FloatArray], seconds: FloatArray) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Rows that describe a possible step, and how many do not, by the first reason that applies."""
+    stacked = np.vstack([columns[name] for name in WORK_COLUMNS])
+    prefill, decode = columns["prefill_tokens"], columns["decode_tokens"]
+    reasons = {
+        "a time that is missing, infinite, zero or negative": ~(np.isfinite(seconds) & (seconds > 0)),
+        "a missing or negative amount": ~np.isfinite(stacked).all(axis=0) | (stacked < 0).any(axis=0),
+        "no token": ~(prefill + decode > 0),
+        "tokens without sequences, or sequences without tokens": ((prefill > 0) != (columns["num_prefill_seqs"] > 0))
+        | ((decode > 0) != (columns["num_decode_seqs"] > 0)),
+    }
+    usable = np.ones(len(seconds), dtype=bool)
+    counts = {}
+    for reason, wrong in reasons.items():
+        if count := int((usable & wrong).sum()):
+            counts[reason] = count
+        usable &= ~wrong
+    return usable, counts
+
+
+def read(path: Path, clock: str = "wall_s") -> Measurements:
+    """Steps of a trace folder, or of one steps table (.parquet or .csv) with our columns or vLLM's pass metrics."""
+    table_path = _steps_path(path)
+    table = _read_table(table_path)
+    foreign = FORWARD_PASS_METRICS.names["wall_s"] in table.columns and "wall_s" not in table.columns
+    found = from_table(table, clock, FORWARD_PASS_METRICS if foreign else OURS, str(table_path))
+    meta_path = table_path.parent / "meta.json"
+    meta = _read_meta(meta_path) if path.is_dir() and meta_path.exists() else {}
+    digest = hashlib.sha256(table_path.read_bytes()).hexdigest()
+    return Measurements(
+        found.columns, found.seconds, found.runs, clock, found.unusable, found.notes, meta, (f"{path.name} sha256:{digest}",)
+    )  # fmt: skip
+
+
+def _steps_path(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for name in ("steps.parquet", "steps.csv"):
+        if (path / name).is_file():
+            return path / name
+    what = "has no steps.parquet or steps.csv" if path.is_dir() else "does not exist"
+    raise TraceError(f"{path} {what}; give a trace folder (as `engine bench` writes it) or a table of steps.")
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's complaints about content are ValueErrors
+        raise TraceError(f"{path} cannot be read as a table ({error}); it should be CSV or parquet.") from error
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TraceError(f"{path} is no valid JSON ({error}); write the trace again.") from error
+    if not isinstance(meta, dict):
+        raise TraceError(f"{path} holds a {type(meta).__name__}; it should be one JSON object.")
+    return meta
+
+
+def identity(meta: Mapping[str, Any]) -> dict[str, str | int | None]:
+    """What must agree before one measurement speaks for another: hardware, model, parallelism; None where unknown."""
+
+    def name(value: Any) -> str | None:
+        found = value.get("name") if isinstance(value, Mapping) else value
+        return str(found) if found else None
+
+    degree = meta.get("tensor_parallel")
+    return {
+        "hardware": name(meta.get("hardware")),
+        "model": name(meta.get("model")),
+        "tensor_parallel": int(degree) if degree else None,
+        "weight_dtype": name(meta.get("weight_dtype")),
+    }
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The parts of two `identity` mappings that are known in both and differ."""
+    return {
+        key: (first[key], second[key])
+        for key in first
+        if first[key] is not None and second.get(key) is not None and first[key] != second[key]
+    }
+
+
+def join(parts: Sequence[Measurements]) -> Measurements:
+    """Several traces of one model on one accelerator as one; raises TraceError where they are of different things."""
+    first = parts[0]
+    for other in parts[1:]:
+        if wrong := differences(identity(first.meta), identity(other.meta)):
+            key, (one, two) = next(iter(wrong.items()))
+            raise TraceError(
+                f"the traces {first.sources[0].split()[0]} and {other.sources[0].split()[0]} differ in {key} ({one} and "
+                f"{two}); fit one profile for each."
+            )
+    unusable: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.unusable.items():
+            unusable[reason] = unusable.get(reason, 0) + count
+    return Measurements(
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in WORK_COLUMNS},
+        np.concatenate([part.seconds for part in parts]),
+        np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)]).astype(np.int64),
+        first.clock,
+        unusable,
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        first.meta,
+        tuple(source for part in parts for source in part.sources),
+    )
+
+
+def from_works(works: Sequence[BatchWork], seconds: FloatArray) -> Measurements:
+    """Steps whose composition and time are already known, as one run."""
+    columns = {name: np.array([getattr(work, name) for work in works], dtype=np.float64) for name in WORK_COLUMNS}
+    return Measurements(columns, seconds, np.zeros(len(works), dtype=np.int64))
