@@ -1,0 +1,1 @@
+"""From text to text: tokenizer, the engine loop, the HTTP server."""
