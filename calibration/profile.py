@@ -140,3 +140,9 @@ def check_compatible(profile: FittedStepTime, trace_meta: Mapping[str, Any], tra
         return "transferred"
     told = "; ".join(f"{name} is {theirs} in the trace, {ours} in the profile" for name, (ours, theirs) in wrong.items())
     raise ProfileError(f"the profile was fitted on something else: {told}. Fit one for it, or ask with --transfer.")
+
+
+def unstated(profile: FittedStepTime, trace_meta: Mapping[str, Any]) -> list[str]:
+    """What of hardware, model, parallelism and weights could not be compared, as one side does not state it."""
+    ours, theirs = profile.provenance.identity, identity(trace_meta)
+    return [name for name in ours if ours[name] is None or theirs[name] is None]

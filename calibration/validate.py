@@ -8,7 +8,7 @@ import numpy as np
 from calibration.accuracy import ErrorCell, error_cells, predicted_seconds
 from calibration.fitted import FittedStepTime
 from calibration.measurements import Measurements
-from calibration.profile import Badge, check_compatible
+from calibration.profile import Badge, check_compatible, unstated
 from roofline.step_time import FloatArray
 
 METHOD = "another trace"
@@ -22,6 +22,7 @@ class Validation:
     predicted: FloatArray  # seconds, shape (steps,)
     badge: Badge
     errors: tuple[ErrorCell, ...]
+    notes: tuple[str, ...]
     in_range: float  # fraction of the steps inside the profile's calibrated range
 
     def as_json(self) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class Validation:
             "measured_total_s": float(self.measurements.seconds.sum()),
             "predicted_total_s": float(self.predicted.sum()),
             "errors": [cell.as_dict() for cell in self.errors],
-            "notes": list(self.measurements.notes),
+            "notes": list(self.notes),
         }
 
 
@@ -43,6 +44,9 @@ def validate(profile: FittedStepTime, measurements: Measurements, transfer: bool
     badge = check_compatible(profile, measurements.meta, transfer)
     predicted = predicted_seconds(profile, measurements)
     inside = np.array([profile.in_range(measurements.work(index)) for index in range(len(measurements))])
+    notes = measurements.notes
+    if unknown := unstated(profile, measurements.meta):
+        notes += (f"Not compared, as the profile or the trace does not state it: {', '.join(unknown)}.",)
     return Validation(
-        measurements, predicted, badge, error_cells(measurements, predicted, METHOD), float(inside.mean())
+        measurements, predicted, badge, error_cells(measurements, predicted, METHOD), notes, float(inside.mean())
     )
