@@ -111,8 +111,7 @@ def _regular(measurements: Measurements, prior: StepTimeModel | None) -> NDArray
 def _choose(measurements: Measurements, prior: StepTimeModel | None) -> Candidate:
     """First how the costs join, with every term in play; then the fewest terms that do as well."""
     cells = _cells(measurements)
-    longest_measured = not any("longest context" in note for note in measurements.notes)
-    sets = (*TERM_SETS, (*TERM_SETS[-1], SKEW)) if longest_measured else TERM_SETS
+    sets = TERM_SETS if "decode_kv_max" in measurements.derived else (*TERM_SETS, (*TERM_SETS[-1], SKEW))
     shapes = [Candidate(TERM_SETS[-1], "sum")]
     shapes += [Candidate(TERM_SETS[-1], join, scope) for join in JOINS if join != "sum" for scope in SCOPES]
     scores = [_weighted(_cell_errors(measurements, cells, candidate, prior), cells) for candidate in shapes]

@@ -8,8 +8,8 @@ silently.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Measurements:
     runs: NDArray[np.int64]
     clock: str = "wall_s"
     unusable: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
+    derived: frozenset[str] = frozenset()  # columns that were assumed, as `notes` says
     notes: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()  # "name sha256:..." of every trace
@@ -87,41 +88,49 @@ class Measurements:
     def select(self, index: NDArray[Any]) -> "Measurements":
         """The steps of a mask or an array of indices."""
         columns = {name: values[index] for name, values in self.columns.items()}
-        return Measurements(
-            columns, self.seconds[index], self.runs[index], self.clock, self.unusable, self.notes, self.meta, self.sources
-        )
+        return replace(self, columns=columns, seconds=self.seconds[index], runs=self.runs[index])
 
 
 def from_table(
     table: pd.DataFrame, clock: str = "wall_s", column_map: ColumnMap = OURS, place: str = "the steps table"
 ) -> Measurements:
     """Steps of one table; raises TraceError for a missing column or when no row is usable."""
-    columns, notes = _work_columns(table, column_map, place)
+    columns, assumed = _work_columns(table, column_map, place)
     seconds = _numbers(table, column_map.names.get(clock, clock), place) * column_map.scale
     usable, unusable = _usable(columns, seconds)
     if not usable.any():
         reasons = ", ".join(f"{count} with {reason}" for reason, count in unusable.items()) or "it has no rows"
         raise TraceError(f"{place} has no usable step ({reasons}); measure again, or choose the other clock.")
-    kept = {name: values[usable] for name, values in columns.items()}
-    return Measurements(kept, seconds[usable], np.zeros(int(usable.sum()), np.int64), clock, unusable, tuple(notes))
+    return Measurements(
+        columns={name: values[usable] for name, values in columns.items()},
+        seconds=seconds[usable],
+        runs=np.zeros(int(usable.sum()), dtype=np.int64),
+        clock=clock,
+        unusable=unusable,
+        derived=frozenset(assumed),
+        notes=tuple(f"{place} has no {name}; assumed {what}." for name, what in assumed.items()),
+    )
 
 
-def _work_columns(table: pd.DataFrame, column_map: ColumnMap, place: str) -> tuple[dict[str, FloatArray], list[str]]:
+def _work_columns(
+    table: pd.DataFrame, column_map: ColumnMap, place: str
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """The columns of `WORK_COLUMNS`, and what was assumed for those that the table lacks."""
     columns = {name: _numbers(table, column_map.names.get(name, name), place) for name in REQUIRED}
-    notes = []
-    derived = {
-        "decode_tokens": (lambda c: c["num_decode_seqs"], "one token a decoding sequence"),
-        "prefill_attn_pairs": (_equal_chunk_pairs, "a step's prefill chunks of equal length and equal context"),
-        "decode_kv_max": (lambda c: _mean_context(c), "the longest context is the mean one"),
+    derivations: dict[str, tuple[Callable[[dict[str, FloatArray]], FloatArray], str]] = {
+        "decode_tokens": (_one_token_each, "one token a decoding sequence"),
+        "prefill_attn_pairs": (_equal_chunk_pairs, "the prefill chunks of a step to be of equal length and context"),
+        "decode_kv_max": (_mean_context, "the longest context to be the mean one"),
     }
-    for name, (derive, approximation) in derived.items():
+    assumed = {}
+    for name, (derive, assumption) in derivations.items():
         theirs = column_map.names.get(name, name)
         if theirs in table.columns:
             columns[name] = _numbers(table, theirs, place)
         else:
             columns[name] = derive(columns)
-            notes.append(f"{place} has no column {theirs!r}; assumed {approximation}.")
-    return columns, notes
+            assumed[name] = assumption
+    return columns, assumed
 
 
 def _numbers(table: pd.DataFrame, column: str, place: str) -> FloatArray:
@@ -131,8 +140,12 @@ def _numbers(table: pd.DataFrame, column: str, place: str) -> FloatArray:
     return pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def _one_token_each(columns: dict[str, FloatArray]) -> FloatArray:
+    return columns["num_decode_seqs"]
+
+
 def _equal_chunk_pairs(columns: dict[str, FloatArray]) -> FloatArray:
-    """Query-key pairs of n equal chunks: exact for one chunk, an upper bound of the context's share for several."""
+    """Query-key pairs of n equal chunks on equal contexts: exact for one chunk, no more than a guess for several."""
     chunks = np.maximum(columns["num_prefill_seqs"], 1.0)
     tokens = columns["prefill_tokens"]
     return tokens * columns["prefill_kv_tokens"] / chunks + tokens * (tokens / chunks + 1.0) / 2.0
@@ -171,9 +184,7 @@ def read(path: Path, clock: str = "wall_s") -> Measurements:
     meta_path = table_path.parent / "meta.json"
     meta = _read_meta(meta_path) if path.is_dir() and meta_path.exists() else {}
     digest = hashlib.sha256(table_path.read_bytes()).hexdigest()
-    return Measurements(
-        found.columns, found.seconds, found.runs, clock, found.unusable, found.notes, meta, (f"{path.name} sha256:{digest}",)
-    )  # fmt: skip
+    return replace(found, meta=meta, sources=(f"{path.name} sha256:{digest}",))
 
 
 def _steps_path(path: Path) -> Path:
@@ -242,15 +253,16 @@ def join(parts: Sequence[Measurements]) -> Measurements:
     for part in parts:
         for reason, count in part.unusable.items():
             unusable[reason] = unusable.get(reason, 0) + count
-    return Measurements(
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in WORK_COLUMNS},
-        np.concatenate([part.seconds for part in parts]),
-        np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)]).astype(np.int64),
-        first.clock,
-        unusable,
-        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-        first.meta,
-        tuple(source for part in parts for source in part.sources),
+    runs = [np.full(len(part), index, dtype=np.int64) for index, part in enumerate(parts)]
+    return replace(
+        first,
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in WORK_COLUMNS},
+        seconds=np.concatenate([part.seconds for part in parts]),
+        runs=np.concatenate(runs),
+        unusable=unusable,
+        derived=frozenset().union(*(part.derived for part in parts)),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        sources=tuple(source for part in parts for source in part.sources),
     )
 
 

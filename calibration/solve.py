@@ -89,7 +89,7 @@ def spreads(problem: Problem, costs: FloatArray) -> FloatArray:
 def _starts(problem: Problem) -> list[FloatArray]:
     """Costs to begin from: the sum join solved robustly, its fixed part seen as fixed, as shared, or as weight read."""
     summed = replace(problem, join="sum")
-    rough = _nnls(summed, problem.amounts, 1.0 / problem.seconds, np.ones(len(TERMS)))
+    rough = _nnls(summed, problem.amounts, 1.0 / problem.seconds, np.zeros(len(TERMS)))
     additive = _descend(summed, rough, np.full(len(problem.seconds), WIDE_SPREAD))
     total = additive[0] + additive[WEIGHT_READ]
     starts = []
