@@ -1,7 +1,7 @@
 """How far predictions are from measurements: one table, by kind of pass, batch and context.
 
-    error = (predicted - measured) / measured            of a step
-    mape  = mean of |error|,  bias = mean of error,  total_error = (sum predicted - sum measured) / sum measured
+error = (predicted - measured) / measured            of a step
+mape  = mean of |error|,  bias = mean of error,  total_error = (sum predicted - sum measured) / sum measured
 """
 
 from dataclasses import asdict, dataclass

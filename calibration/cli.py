@@ -128,8 +128,7 @@ def _write_report(
 
 def _print_profile(profile: FittedStepTime) -> None:
     origin, rows = profile.provenance, profile.rows
-    what = f"{origin.model or 'unnamed model'} on {origin.hardware or 'unnamed hardware'}"
-    console.out.print(f"{what}: {rows.used:,} steps, join {profile.form.join}, scope {profile.form.scope}.")
+    console.out.print(f"{origin.subject}: {rows.used:,} steps, join {profile.form.join}, scope {profile.form.scope}.")
     if rows.outliers:
         console.out.print(f"{rows.outliers} outliers left out ({rows.outlier_time_share:.1%} of the time).")
     _print_notes(rows.unusable, profile.notes)

@@ -1,62 +1,40 @@
-"""Measured steps in, a `FittedStepTime` out: candidates of rising complexity, chosen by what they say of unseen regions.
+"""Measured steps in, a `FittedStepTime` out.
 
-Candidates differ in how memory and compute join (form.py) and in which terms are in play. Each is judged by grouped
-cross-validation: steps are grouped into cells of batch x context x prefill size, whole cells are held out, and a cell
-counts by its error, not by how many thousand steps fell into it. Random rows would be neighbours of the rows fitted and
-flatter every candidate. The simplest candidate within one standard error of the best wins.
+Steps that nothing explains are set apart and counted, candidates.py chooses the shape of the form, solve.py finds its
+costs, and the result carries its range, the spread of its residuals and its errors on steps it has not seen.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy import ErrorCell, error_cells, octave
+from calibration.accuracy import ErrorCell, error_cells
+from calibration.candidates import TERM_SETS, Candidate, cells_of, choose, held_out_predictions, problem_of
 from calibration.fitted import (
-    LAGS, QUANTILES, RANGE_AMOUNTS, FittedStepTime, Provenance, ResidualStats, RowCount, ValidRange,
-)  # fmt: skip
-from calibration.form import JOINS, SCOPES, TERMS, Join, Scope, StepTimeForm, predict
+    LAGS,
+    QUANTILES,
+    RANGE_AMOUNTS,
+    FittedStepTime,
+    Provenance,
+    ResidualStats,
+    RowCount,
+    ValidRange,
+)
+from calibration.form import Join, Scope, form_of, predict
 from calibration.measurements import REGIONS, Measurements, identity
-from calibration.prior import prior_costs
-from calibration.solve import Problem, solve, spreads
+from calibration.solve import solve, spreads
 from roofline.errors import TraceError
 from roofline.step_time import FloatArray, StepTimeModel
 
-FOLDS = 4
-SELECTION_ROWS = 2_000  # fitted a fold; every held-out row is judged
 MIN_ROWS = 10
+OUTLIER_FORMS: tuple[tuple[Join, Scope], ...] = (("sum", "linear"), ("max", "whole"))  # the two extremes
 OUTLIER_RATIO = 1.5  # measured / predicted, either way; at least OUTLIER_SPREADS of the region as well
 OUTLIER_SPREADS = 8.0
-CELL_WEIGHT_ROWS = 100  # a cell counts by the root of its rows, up to so many
 GROUPED, IN_TIME = "grouped hold-out", "second half in time"
-
-CORE = (
-    "fixed_s", "weight_read_s", "s_per_token", "s_per_attn_pair", "s_per_decode_kv_token", "s_per_decode_seq",
-)  # fmt: skip
-TERM_SETS: tuple[tuple[str, ...], ...] = (
-    CORE,
-    (*CORE, "s_per_prefill_seq"),
-    (*CORE, "s_per_prefill_seq", "s_per_prefill_kv_token"),
-)
-SKEW = "s_per_decode_kv_max_token"  # tried only where the longest context was measured
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One shape of the form."""
-
-    terms: tuple[str, ...]
-    join: Join
-    scope: Scope = "linear"
-
-    @property
-    def active(self) -> NDArray[np.bool_]:
-        """Which of `TERMS` are in play; where costs add up, the weight read is part of the fixed cost."""
-        return np.array([name in self.terms and not (self.join == "sum" and name == "weight_read_s") for name in TERMS])
 
 
 def fit(measurements: Measurements, fitted_at: datetime, prior: StepTimeModel | None = None) -> FittedStepTime:
@@ -68,12 +46,12 @@ def fit(measurements: Measurements, fitted_at: datetime, prior: StepTimeModel | 
         )
     regular = _regular(measurements, prior)
     kept = measurements.select(regular)
-    candidate = _choose(kept, prior)
-    costs = solve(_problem(kept, candidate, prior))
+    candidate = choose(kept, prior)
+    costs = solve(problem_of(kept, candidate, prior))
     predicted = predict(kept.amounts, costs, candidate.join, candidate.scope)
     outlier_seconds = float(measurements.seconds[~regular].sum())
     return FittedStepTime(
-        form=StepTimeForm(*map(float, costs), join=candidate.join, scope=candidate.scope),
+        form=form_of(costs, candidate.join, candidate.scope),
         valid_range=_valid_range(kept),
         residuals=_residuals(kept, predicted),
         provenance=_provenance(measurements, fitted_at),
@@ -88,18 +66,12 @@ def fit(measurements: Measurements, fitted_at: datetime, prior: StepTimeModel | 
     )
 
 
-def _problem(measurements: Measurements, candidate: Candidate, prior: StepTimeModel | None) -> Problem:
-    expected = None if prior is None else prior_costs(prior, measurements, candidate.active)
-    return Problem(
-        measurements.amounts, measurements.seconds, measurements.regions, candidate.active, candidate.join,
-        candidate.scope, expected,
-    )  # fmt: skip
-
-
 def _regular(measurements: Measurements, prior: StepTimeModel | None) -> NDArray[np.bool_]:
     """False for outliers: steps that no spread of their region explains (a neighbour's time, a paused machine)."""
     terms = TERM_SETS[-1]
-    problems = [_problem(measurements, Candidate(terms, *form), prior) for form in (("sum", "linear"), ("max", "whole"))]
+    problems = [
+        problem_of(measurements, Candidate(terms, *form), prior) for form in (("sum", "linear"), ("max", "whole"))
+    ]
     regular = np.zeros(len(measurements), dtype=bool)
     for problem in problems:  # an outlier is one under either reading of how the costs join
         costs = solve(problem)
@@ -108,103 +80,17 @@ def _regular(measurements: Measurements, prior: StepTimeModel | None) -> NDArray
     return regular
 
 
-def _choose(measurements: Measurements, prior: StepTimeModel | None) -> Candidate:
-    """First how the costs join, with every term in play; then the fewest terms that do as well."""
-    cells = _cells(measurements)
-    sets = TERM_SETS if "decode_kv_max" in measurements.derived else (*TERM_SETS, (*TERM_SETS[-1], SKEW))
-    shapes = [Candidate(TERM_SETS[-1], "sum")]
-    shapes += [Candidate(TERM_SETS[-1], join, scope) for join in JOINS if join != "sum" for scope in SCOPES]
-    scores = [_weighted(_cell_errors(measurements, cells, candidate, prior), cells) for candidate in shapes]
-    shape = shapes[int(np.argmin(scores))]
-    return _simplest_good(measurements, cells, [replace(shape, terms=terms) for terms in sets], prior)
-
-
-def _simplest_good(
-    measurements: Measurements, cells: NDArray[np.int64], candidates: list[Candidate], prior: StepTimeModel | None
-) -> Candidate:
-    """The first candidate whose cells' errors are within one standard error of the best one's."""
-    scores = [_cell_errors(measurements, cells, candidate, prior) for candidate in candidates]
-    best = min(scores, key=lambda score: _weighted(score, cells))
-    for candidate, score in zip(candidates, scores, strict=True):
-        excess = score - best
-        mean = _weighted(excess, cells)
-        weights = _cell_weights(cells)
-        if mean <= math.sqrt(float(((excess - mean) ** 2 * weights**2).sum())):
-            return candidate
-    raise AssertionError("the best candidate is within its own error")
-
-
-def _weighted(scores: FloatArray, cells: NDArray[np.int64]) -> float:
-    return float(scores @ _cell_weights(cells))
-
-
-def _cell_weights(cells: NDArray[np.int64]) -> FloatArray:
-    """Weights of the cells, shape (cells,), summing to one."""
-    weights = np.sqrt(np.minimum(np.bincount(cells), CELL_WEIGHT_ROWS))
-    return np.asarray(weights / weights.sum())
-
-
-def _cell_errors(
-    measurements: Measurements, cells: NDArray[np.int64], candidate: Candidate, prior: StepTimeModel | None
-) -> FloatArray:
-    """Mean |log(measured / held-out prediction)| of every cell, shape (cells,)."""
-    predicted = _held_out_predictions(measurements, cells, candidate, prior)
-    error = np.minimum(np.abs(np.log(measurements.seconds / predicted)), 1.0)
-    return np.bincount(cells, weights=error) / np.bincount(cells)
-
-
-def _held_out_predictions(
-    measurements: Measurements, cells: NDArray[np.int64], candidate: Candidate, prior: StepTimeModel | None
-) -> FloatArray:
-    """Seconds of every step by a fit that saw no step of its cell, shape (steps,)."""
-    problem = _problem(measurements, candidate, prior)
-    fold_of_cell = _folds(np.bincount(cells))
-    folds = fold_of_cell[cells]
-    predicted = np.empty(len(measurements))
-    for fold in range(int(fold_of_cell.max()) + 1):
-        held_out = folds == fold
-        training = problem if held_out.all() else problem.rows(~held_out)
-        costs = solve(training.thinned(SELECTION_ROWS))
-        predicted[held_out] = problem.rows(held_out).predicted(costs)
-    return predicted
-
-
-def _cells(measurements: Measurements) -> NDArray[np.int64]:
-    """The cell of every step: same region, and the same power of two of batch, mean context and prefill tokens."""
-    columns = measurements.columns
-    keys = np.column_stack(
-        [
-            measurements.regions,
-            octave(columns["num_decode_seqs"]),
-            octave(columns["decode_kv_tokens"] / np.maximum(columns["num_decode_seqs"], 1.0)),
-            octave(columns["prefill_tokens"]),
-            octave(columns["prefill_kv_tokens"]) // 4,
-        ]
-    )
-    cells: NDArray[np.int64] = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return cells
-
-
-def _folds(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A fold for every cell: the largest cells first, each into the fold with the fewest steps so far."""
-    folds, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(min(FOLDS, len(sizes)))
-    for cell in np.argsort(-sizes, kind="stable"):
-        folds[cell] = int(np.argmin(load))
-        load[folds[cell]] += sizes[cell]
-    return folds
-
-
 def _held_out_errors(
     measurements: Measurements, candidate: Candidate, prior: StepTimeModel | None
 ) -> tuple[ErrorCell, ...]:
     """The chosen candidate on steps it has not seen: whole cells left out, and the later half of every run."""
-    cells = _cells(measurements)
-    grouped = error_cells(measurements, _held_out_predictions(measurements, cells, candidate, prior), GROUPED)
+    cells = cells_of(measurements)
+    grouped = error_cells(measurements, held_out_predictions(measurements, cells, candidate, prior), GROUPED)
     later = np.zeros(len(measurements), dtype=bool)
     for run in np.unique(measurements.runs):
         steps = np.flatnonzero(measurements.runs == run)
         later[steps[len(steps) // 2 :]] = True
-    costs = solve(_problem(measurements.select(~later), candidate, prior))
+    costs = solve(problem_of(measurements.select(~later), candidate, prior))
     second = measurements.select(later)
     return grouped + error_cells(second, predict(second.amounts, costs, candidate.join, candidate.scope), IN_TIME)
 

@@ -38,8 +38,8 @@ class ValidRange:
 class ResidualStats:
     """Spread of measured / predicted - 1 over n steps.
 
-    `quantiles` are at `QUANTILES`; `autocorrelation` is at the lags of `LAGS` within a run (the drift of a machine is no
-    white noise), None where the runs are too short to tell.
+    `quantiles` are at `QUANTILES`; `autocorrelation` is at the lags of `LAGS` within a run (a
+    machine's drift is no white noise), None where the runs are too short to tell.
     """
 
     n: int
@@ -65,6 +65,11 @@ class Provenance:
     software: dict[str, Any] = field(default_factory=dict)
     licence: str | None = None
     attribution: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What was measured, in words."""
+        return f"{self.model or 'unnamed model'} on {self.hardware or 'unnamed hardware'}"
 
     @property
     def identity(self) -> dict[str, str | int | None]:

@@ -95,6 +95,12 @@ _COMPUTE = {
 }
 
 
+def form_of(costs: FloatArray, join: Join, scope: Scope) -> StepTimeForm:
+    """The form with these costs, shape (terms,)."""
+    by_name: dict[str, float] = dict(zip(TERMS, map(float, costs), strict=True))
+    return StepTimeForm(join=join, scope=scope, **by_name)
+
+
 def joined(memory_s: float, compute_s: float, join: Join) -> float:
     """Time of two resources used in one pass, in seconds.
 

@@ -29,7 +29,7 @@ CLOCKS = ("wall_s", "device_s")
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
-    """How a foreign table names what we need: `names` maps our column to theirs; their time times `scale` is seconds."""
+    """How a foreign table names things: `names` maps our columns to theirs; their time times `scale` is seconds."""
 
     names: Mapping[str, str]
     scale: float = 1.0
@@ -246,8 +246,8 @@ def join(parts: Sequence[Measurements]) -> Measurements:
         if wrong := differences(identity(first.meta), identity(other.meta)):
             key, (one, two) = next(iter(wrong.items()))
             raise TraceError(
-                f"the traces {first.sources[0].split()[0]} and {other.sources[0].split()[0]} differ in {key} ({one} and "
-                f"{two}); fit one profile for each."
+                f"the traces {_called(first)} and {_called(other)} differ in {key} ({one} and {two}); fit one profile "
+                "for each."
             )
     unusable: dict[str, int] = {}
     for part in parts:
@@ -264,6 +264,10 @@ def join(parts: Sequence[Measurements]) -> Measurements:
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         sources=tuple(source for part in parts for source in part.sources),
     )
+
+
+def _called(measurements: Measurements) -> str:
+    return measurements.sources[0].split()[0] if measurements.sources else "without a name"
 
 
 def from_works(works: Sequence[BatchWork], seconds: FloatArray) -> Measurements:

@@ -46,9 +46,7 @@ def prior_costs(model: StepTimeModel, measurements: Measurements, active: NDArra
     return np.where(PREFILL_SIDE, of_prefill * costs, np.where(DECODE_SIDE, of_decode * costs, np.nan))
 
 
-def roofline_of(
-    meta: Mapping[str, Any], model: str | None = None, gpu: str | None = None
-) -> AnalyticStepTime | None:
+def roofline_of(meta: Mapping[str, Any], model: str | None = None, gpu: str | None = None) -> AnalyticStepTime | None:
     """The roofline of what a trace was measured on; None where the model's shape is known neither to it nor to us.
 
     `model` and `gpu` say what `meta` does not; InputError for names that the catalogue does not have.

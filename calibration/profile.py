@@ -11,8 +11,15 @@ from typing import Any, Literal
 
 from calibration.accuracy import ErrorCell
 from calibration.fitted import (
-    LAGS, QUANTILES, RANGE_AMOUNTS, FittedStepTime, Provenance, ResidualStats, RowCount, ValidRange,
-)  # fmt: skip
+    LAGS,
+    QUANTILES,
+    RANGE_AMOUNTS,
+    FittedStepTime,
+    Provenance,
+    ResidualStats,
+    RowCount,
+    ValidRange,
+)
 from calibration.form import JOINS, SCOPES, TERMS, StepTimeForm
 from calibration.measurements import REGIONS, differences, identity
 from roofline.errors import ProfileError
@@ -25,7 +32,7 @@ Badge = Literal["calibrated", "transferred"]
 
 def as_json(profile: FittedStepTime) -> dict[str, Any]:
     """The profile as plain JSON values."""
-    return {
+    document = {
         "schema_version": SCHEMA_VERSION,
         "form": {"join": profile.form.join, "scope": profile.form.scope, "costs": profile.form.costs},
         "valid_range": profile.valid_range.largest,
@@ -39,6 +46,8 @@ def as_json(profile: FittedStepTime) -> dict[str, Any]:
         "errors": [cell.as_dict() for cell in profile.errors],
         "notes": list(profile.notes),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))  # tuples become lists here, not on disk
+    return plain
 
 
 def from_json(document: Any, place: str) -> FittedStepTime:
@@ -100,7 +109,7 @@ def _provenance(row: Mapping[str, Any]) -> Provenance:
 def save(profile: FittedStepTime, path: Path) -> None:
     """Write the profile; an interruption leaves the old file, or none, in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(profile), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(as_json(profile), indent=1) + "\n"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -138,7 +147,9 @@ def check_compatible(profile: FittedStepTime, trace_meta: Mapping[str, Any], tra
         return "calibrated"
     if transfer:
         return "transferred"
-    told = "; ".join(f"{name} is {theirs} in the trace, {ours} in the profile" for name, (ours, theirs) in wrong.items())
+    told = "; ".join(
+        f"{name} is {theirs} in the trace, {ours} in the profile" for name, (ours, theirs) in wrong.items()
+    )
     raise ProfileError(f"the profile was fitted on something else: {told}. Fit one for it, or ask with --transfer.")
 
 

@@ -41,7 +41,7 @@ def render(content: ReportInput) -> str:
     profile, origin = content.profile, content.profile.provenance
     return environment.get_template("report.html").render(
         title=content.title,
-        subtitle=f"{origin.model or 'unnamed model'} on {origin.hardware or 'unnamed hardware'}, fitted {origin.fitted_at}",
+        subtitle=f"{origin.subject}, fitted {origin.fitted_at}",
         summary=content.summary,
         plotly_script=Markup(f"<script>{get_plotlyjs()}</script>"),
         figures=_figures(content),

@@ -56,7 +56,7 @@ class Problem:
 
     def predicted(self, costs: FloatArray) -> FloatArray:
         """Seconds of every row under these costs."""
-        return np.maximum(predict(self.amounts, costs, self.join, self.scope), TINY_S)
+        return np.asarray(np.maximum(predict(self.amounts, costs, self.join, self.scope), TINY_S))
 
 
 def solve(problem: Problem) -> FloatArray:
@@ -67,7 +67,7 @@ def solve(problem: Problem) -> FloatArray:
     part = problem.thinned(START_ROWS)
     wide = np.full(len(part.seconds), WIDE_SPREAD)
     found = [_descend(part, start, wide) for start in _starts(part)]
-    costs = min(found, key=lambda costs: _objective(part, costs, wide))
+    costs: FloatArray = min(found, key=lambda costs: _objective(part, costs, wide))
     for _ in range(REFINEMENTS):
         costs = _descend(problem, costs, spreads(problem, costs))
     costs[0] = max(costs[0], SMALLEST_FIXED_S)
@@ -83,7 +83,7 @@ def spreads(problem: Problem, costs: FloatArray) -> FloatArray:
         inside = problem.regions == region
         trust = inside.sum() / (inside.sum() + 20.0)
         result[inside] = trust * 1.48 * float(np.median(relative[inside])) + (1.0 - trust) * overall
-    return np.maximum(result, MIN_SPREAD)
+    return np.asarray(np.maximum(result, MIN_SPREAD))
 
 
 def _starts(problem: Problem) -> list[FloatArray]:
@@ -156,7 +156,7 @@ def _nnls(problem: Problem, matrix: FloatArray, weights: FloatArray, costs: Floa
     seen = problem.active & (scale > 0)
     right = np.concatenate([problem.seconds * weights, expected])
     scaled = np.column_stack([full[:, seen] / scale[seen], right])
-    triangle = np.linalg.qr(scaled, mode="r")  # the same problem in at most terms + 1 rows
+    triangle: FloatArray = np.asarray(np.linalg.qr(scaled, mode="r"))  # the same problem in at most terms + 1 rows
     solution = np.where(problem.active, costs, 0.0)
     solution[seen] = nnls(triangle[:, :-1], triangle[:, -1])[0] / scale[seen]
     return solution

@@ -64,7 +64,10 @@ def test_slopes_are_the_derivative(join, scope):
 def test_scaling_every_cost_scales_the_time(shape, costs, factor):
     works = random_works(5, np.random.default_rng(4))
     for work in works:
-        once, scaled = form(*shape, costs=costs).seconds(work), form(*shape, costs=np.array(costs) * factor).seconds(work)
+        once, scaled = (
+            form(*shape, costs=costs).seconds(work),
+            form(*shape, costs=np.array(costs) * factor).seconds(work),
+        )
         assert scaled == pytest.approx(once * factor, rel=1e-9)
 
 

@@ -93,7 +93,7 @@ def test_a_missing_column_is_named(column):
 
 
 def test_an_empty_table_is_refused():
-    with pytest.raises(TraceError, match="no usable step .it has no rows"):
+    with pytest.raises(TraceError, match=r"no usable step .it has no rows"):
         from_table(steps_table(20).iloc[:0])
 
 
@@ -134,7 +134,7 @@ def test_broken_meta_is_named(tmp_path):
 def test_traces_of_different_things_are_not_joined(tmp_path):
     one = read(write_trace(tmp_path / "one", steps_table(20), hardware={"name": "H100"}))
     two = read(write_trace(tmp_path / "two", steps_table(20), hardware={"name": "L40S"}))
-    with pytest.raises(TraceError, match="differ in hardware .H100 and L40S"):
+    with pytest.raises(TraceError, match=r"differ in hardware .H100 and L40S"):
         join([one, two])
 
 

@@ -47,7 +47,7 @@ def test_round_trip(profile, tmp_path):
 
 
 def test_the_document_is_strict_json(profile):
-    json.dumps(as_json(profile), allow_nan=False)
+    assert json.loads(json.dumps(as_json(profile), allow_nan=False)) == as_json(profile)
 
 
 def test_a_save_that_fails_keeps_the_old_profile(profile, tmp_path, monkeypatch):
