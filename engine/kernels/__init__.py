@@ -1,0 +1,1 @@
+"""One operation of the forward pass a file."""
