@@ -1,1 +1,1 @@
-"""One operation of the forward pass a file."""
+"""One accelerator operation a file: kernel, launcher, torch reference."""
