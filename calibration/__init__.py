@@ -1,0 +1,1 @@
+"""Measurements in, a trustworthy step-time model out."""

@@ -1,0 +1,1 @@
+"""A real LLM engine: continuous batching, paged KV, measured step by step."""

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,22 +17,24 @@ from roofline.errors import HeadroomError
 out = Console()
 err = Console(stderr=True)
 
+INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C: 128 + SIGINT
+
 
 def run(app: typer.Typer, after_interrupt: str = "Stopped.") -> None:
-    """Run a command line; turn our exceptions into one sentence on stderr and exit code 2, Ctrl-C into 130."""
+    """Run a command line; turn our exceptions into one sentence on stderr and exit code 2, Ctrl-C into 130.
+
+    Usage errors, `typer.Exit` and `typer.Abort` are typer's own: its releases disagree on the classes behind them, but
+    all end in `SystemExit`, with 2 for a usage error and 130 for Ctrl-C.
+    """
     try:
-        app(standalone_mode=False)
+        app()
     except HeadroomError as error:
         err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        err.print(after_interrupt)
-        sys.exit(130)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            err.print(after_interrupt)
+        raise
 
 
 def escape(text: str) -> str:

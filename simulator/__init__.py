@@ -1,0 +1,1 @@
+"""A fleet under virtual time, and what is asked of it."""

@@ -1,0 +1,1 @@
+"""The engine's policy and bookkeeping without torch; the simulator runs the same code."""

@@ -1,0 +1,1 @@
+"""One accelerator operation a file: kernel, launcher, torch reference."""

@@ -1,0 +1,48 @@
+"""Rows of the shipped catalogue, and of user files with the same schema.
+
+A catalogue file is a JSON object with one list; what a row means is the business of the module that asks for it.
+"""
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from roofline.errors import InputError
+
+Row = dict[str, Any]
+
+
+@cache
+def shipped_rows(kind: str) -> tuple[Row, ...]:
+    """Rows of `catalogue/<kind>.json` as shipped; callers do not change them."""
+    text = resources.files("roofline").joinpath("catalogue", f"{kind}.json").read_text(encoding="utf-8")
+    rows: list[Row] = json.loads(text)[kind]
+    return tuple(rows)
+
+
+def user_rows(path: Path, kind: str) -> tuple[Row, ...]:
+    """Rows of a user's file `{"<kind>": [...]}`.
+
+    Raises `InputError` where the file is missing, is no JSON, or has no such list of objects.
+    """
+    rows = read_json_object(path).get(kind)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(
+            f'{path} has no list "{kind}" of objects; its schema is that of roofline/catalogue/{kind}.json'
+        )
+    return tuple(rows)
+
+
+def read_json_object(path: Path) -> Row:
+    """The JSON object in a file; raises `InputError` naming the file where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object")
+    return value

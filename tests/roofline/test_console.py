@@ -1,0 +1,59 @@
+"""Whatever goes wrong in a command ends in a known exit code and no traceback."""
+
+import pytest
+import typer
+
+from roofline import console
+from roofline.errors import TraceError
+
+app = typer.Typer()
+
+
+@app.command()
+def work(number: int = 0) -> None:
+    match number:
+        case 1:
+            raise TraceError("column [wall_s] is missing")
+        case 2:
+            raise KeyboardInterrupt
+        case 3:
+            raise typer.Exit(5)
+        case 4:
+            raise ZeroDivisionError
+    typer.echo(f"worked on {number}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        ([], 0, "worked on 0"),
+        (["--number", "1"], 2, "Error: column [wall_s] is missing"),
+        (["--number", "2"], 130, "What there is, is in out/."),
+        (["--number", "3"], 5, ""),
+        (["--number", "three"], 2, "valid integer"),
+        (["--no-such-option"], 2, "--no-such-option"),
+        (["--help"], 0, "--number"),
+    ],
+)
+def test_exit_code_and_message(arguments, exit_code, says, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["work", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        console.run(app, after_interrupt="What there is, is in out/.")
+    printed = capfd.readouterr()
+    assert (ended.value.code or 0) == exit_code
+    assert says in printed.out + printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_a_bug_is_not_swallowed(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["work", "--number", "4"])
+    with pytest.raises(ZeroDivisionError):
+        console.run(app)
+
+
+def test_json_refuses_nan(capsys):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        console.print_json({"ttft_s": float("nan")})
+    console.print_json({"ttft_s": None})
+    assert capsys.readouterr().out == '{\n  "ttft_s": null\n}\n'
