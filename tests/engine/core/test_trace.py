@@ -60,7 +60,7 @@ def traces(draw):
     return Trace({"model": {"name": draw(words)}, "seed": draw(counts)}, log.table(), requests_table(records))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trace=traces(), table_format=st.sampled_from(["parquet", "csv"]))
 def test_what_is_written_comes_back(tmp_path, trace, table_format):
     write_trace(tmp_path / "t", trace, table_format)
