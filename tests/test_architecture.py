@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+import tomllib
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -88,6 +90,20 @@ def test_planner_loads_without_torch():
     assert done.returncode == 0, f"A module of the planner does not load without torch:\n{done.stderr[-2000:]}"
 
 
+def test_data_files_are_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = [f"{package}/{pattern}" for package, globs in settings.items() for pattern in globs]
+    data = [path for path in tracked_files() if path.split("/")[0] in LAYERS and not path.endswith(".py")]
+    left_out = [path for path in data if not any(PurePosixPath(path).match(pattern) for pattern in patterns)]
+    assert not left_out, "pyproject.toml's package-data leaves these out of an installation:\n" + "\n".join(left_out)
+
+
+def test_folders_of_tests_are_packages():
+    tests = {path.rsplit("/", 1)[0] for path in tracked_files() if path.startswith("tests/") and path.endswith(".py")}
+    plain = sorted(folder for folder in tests if f"{folder}/__init__.py" not in tracked_files())
+    assert not plain, "Without an __init__.py, tests/engine could pass for the package engine:\n" + "\n".join(plain)
+
+
 def _python_files() -> list[str]:
     return [path for path in tracked_files() if path.endswith(".py")]
 
@@ -99,7 +115,8 @@ def test_modules_are_short():
 
 
 def test_every_module_says_what_it_is_for():
-    silent = [path for path in _python_files() if not ast.get_docstring(ast.parse((ROOT / path).read_text()))]
+    files = [path for path in _python_files() if not path.startswith("tests/")]
+    silent = [path for path in files if not ast.get_docstring(ast.parse((ROOT / path).read_text()))]
     assert not silent, "These modules have no docstring:\n" + "\n".join(silent)
 
 
