@@ -1,11 +1,12 @@
 """`calibration`: measured steps into a step-time profile, and a profile held against another trace."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from calibration import profile as profiles
 from calibration.accuracy import ErrorCell, predicted_seconds
@@ -45,10 +46,12 @@ def fit(
     A roofline of the model (from the trace's meta.json, or --model and --gpu) stands in for what was not measured.
     """
     measurements = join([_read(trace, clock) for trace in traces])
+    told = {"model": model, "hardware": gpu}
+    measurements = replace(measurements, meta={key: value for key, value in told.items() if value} | measurements.meta)
     prior = roofline_of(measurements.meta, model, gpu)
     profile = fit_model(measurements, datetime.now(UTC), prior)
     if report:
-        _write_report(report, "Calibration", profile, measurements, profile.errors)
+        _write_report(report, profile, measurements, profile.errors, "")
     profiles.save(profile, out)
     if as_json:
         console.print_json({"profile": str(out), **profiles.as_json(profile)})
@@ -71,7 +74,7 @@ def validate(
     fitted = profiles.load(profile)
     found = validate_model(fitted, _read(trace, fitted.provenance.clock), transfer)
     if report:
-        _write_report(report, f"Validation on {trace.name}", fitted, found.measurements, found.errors)
+        _write_report(report, fitted, found.measurements, found.errors, trace.name)
     if as_json:
         console.print_json(found.as_json())
         return
@@ -90,7 +93,7 @@ def list_profiles(*, as_json: AsJson = False) -> None:
     if as_json:
         console.print_json({"profiles": rows})
         return
-    table = Table("profile", "model", "hardware", "TP", "steps", "age", "held-out MAPE")
+    table = Table(Column("profile", overflow="fold"), "model", "hardware", "TP", "steps", "age", "held-out MAPE")
     for row in rows:
         error = "" if row["held_out_mape"] is None else f"{row['held_out_mape']:.1%}"
         cells = (row["name"], row["model"], row["hardware"], row["tensor_parallel"], f"{row['steps']:,}")
@@ -116,12 +119,18 @@ def _listed(name: str, profile: FittedStepTime, now: datetime) -> dict[str, str 
 
 
 def _write_report(
-    path: Path, title: str, profile: FittedStepTime, measurements: Measurements, errors: tuple[ErrorCell, ...]
+    path: Path, profile: FittedStepTime, measurements: Measurements, errors: tuple[ErrorCell, ...], other_trace: str
 ) -> None:
-    predicted = predicted_seconds(profile, measurements)
     mape = errors[0].mape
-    summary = f"Mean absolute error of a step: {mape:.1%} ({errors[0].method}, {errors[0].n:,} steps)."
-    content = ReportInput(title, summary, profile, measurements, predicted, errors)
+    content = ReportInput(
+        title=f"Validation on {other_trace}" if other_trace else "Calibration",
+        summary=f"Mean absolute error of a step: {mape:.1%} ({errors[0].method}, {errors[0].n:,} steps).",
+        points="Steps of another trace." if other_trace else "The steps it was fitted on, outliers included.",
+        profile=profile,
+        measurements=measurements,
+        predicted=predicted_seconds(profile, measurements),
+        errors=errors,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(content), encoding="utf-8")
 

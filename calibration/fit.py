@@ -149,6 +149,8 @@ def _provenance(measurements: Measurements, fitted_at: datetime) -> Provenance:
         engine=part("engine"),
         engine_config=part("engine_config"),
         software=part("software"),
+        licence=measurements.meta.get("licence"),
+        attribution=measurements.meta.get("attribution"),
     )
 
 

@@ -7,7 +7,6 @@ silently.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from calibration.form import features
+from engine.core.trace import find_table, read_meta, read_table
 from roofline.errors import TraceError
 from roofline.step_time import BatchWork, FloatArray
 
@@ -64,7 +64,7 @@ class Measurements:
     unusable: dict[str, int] = field(default_factory=dict)  # reason -> rows left out
     derived: frozenset[str] = frozenset()  # columns that were assumed, as `notes` says
     notes: tuple[str, ...] = ()
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()  # "name sha256:..." of every trace
 
     def __len__(self) -> int:
@@ -96,6 +96,9 @@ def from_table(
 ) -> Measurements:
     """Steps of one table; raises TraceError for a missing column or when no row is usable."""
     columns, assumed = _work_columns(table, column_map, place)
+    if clock == "wall_s" and not _has(table, column_map, clock) and _has(table, column_map, "device_s"):
+        clock = "device_s"
+        assumed["wall_s"] = "the device's time to be the whole step's, without the host's part"
     seconds = _numbers(table, column_map.names.get(clock, clock), place) * column_map.scale
     usable, unusable = _usable(columns, seconds)
     if not usable.any():
@@ -112,6 +115,10 @@ def from_table(
     )
 
 
+def _has(table: pd.DataFrame, column_map: ColumnMap, name: str) -> bool:
+    return column_map.names.get(name, name) in table.columns
+
+
 def _work_columns(
     table: pd.DataFrame, column_map: ColumnMap, place: str
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
@@ -124,9 +131,8 @@ def _work_columns(
     }
     assumed = {}
     for name, (derive, assumption) in derivations.items():
-        theirs = column_map.names.get(name, name)
-        if theirs in table.columns:
-            columns[name] = _numbers(table, theirs, place)
+        if _has(table, column_map, name):
+            columns[name] = _numbers(table, column_map.names.get(name, name), place)
         else:
             columns[name] = derive(columns)
             assumed[name] = assumption
@@ -176,13 +182,15 @@ def _usable(columns: dict[str, FloatArray], seconds: FloatArray) -> tuple[NDArra
 
 
 def read(path: Path, clock: str = "wall_s") -> Measurements:
-    """Steps of a trace folder, or of one steps table (.parquet or .csv) with our columns or vLLM's pass metrics."""
+    """Steps of a trace folder, or of one steps table (.parquet or .csv) with our columns or vLLM's pass metrics.
+
+    `read_trace` refuses a trace with one bad row, because a replay needs every row; a fit can do without, and says so.
+    """
     table_path = _steps_path(path)
-    table = _read_table(table_path)
+    table = read_table(table_path)
     foreign = FORWARD_PASS_METRICS.names["wall_s"] in table.columns and "wall_s" not in table.columns
     found = from_table(table, clock, FORWARD_PASS_METRICS if foreign else OURS, str(table_path))
-    meta_path = table_path.parent / "meta.json"
-    meta = _read_meta(meta_path) if path.is_dir() and meta_path.exists() else {}
+    meta = read_meta(path / "meta.json") if path.is_dir() else {}
     digest = hashlib.sha256(table_path.read_bytes()).hexdigest()
     return replace(found, meta=meta, sources=(f"{path.name} sha256:{digest}",))
 
@@ -190,28 +198,11 @@ def read(path: Path, clock: str = "wall_s") -> Measurements:
 def _steps_path(path: Path) -> Path:
     if path.is_file():
         return path
-    for name in ("steps.parquet", "steps.csv"):
-        if (path / name).is_file():
-            return path / name
-    what = "has no steps.parquet or steps.csv" if path.is_dir() else "does not exist"
-    raise TraceError(f"{path} {what}; give a trace folder (as `engine bench` writes it) or a table of steps.")
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's complaints about content are ValueErrors
-        raise TraceError(f"{path} cannot be read as a table ({error}); it should be CSV or parquet.") from error
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TraceError(f"{path} is no valid JSON ({error}); write the trace again.") from error
-    if not isinstance(meta, dict):
-        raise TraceError(f"{path} holds a {type(meta).__name__}; it should be one JSON object.")
-    return meta
+    found = find_table(path, "steps") if path.is_dir() else None
+    if found is None:
+        what = "has no steps.parquet or steps.csv" if path.is_dir() else "does not exist"
+        raise TraceError(f"{path} {what}; give a trace folder (as `engine bench` writes it) or a table of steps.")
+    return found
 
 
 def identity(meta: Mapping[str, Any]) -> dict[str, str | int | None]:
@@ -243,6 +234,11 @@ def join(parts: Sequence[Measurements]) -> Measurements:
     """Several traces of one model on one accelerator as one; raises TraceError where they are of different things."""
     first = parts[0]
     for other in parts[1:]:
+        if other.clock != first.clock:
+            raise TraceError(
+                f"the trace {_called(first)} gives {first.clock}, {_called(other)} gives {other.clock}; choose "
+                "one with --clock, or fit one profile for each."
+            )
         if wrong := differences(identity(first.meta), identity(other.meta)):
             key, (one, two) = next(iter(wrong.items()))
             raise TraceError(

@@ -27,6 +27,7 @@ class ReportInput:
 
     title: str
     summary: str
+    points: str  # which steps the figures show, for their captions
     profile: FittedStepTime
     measurements: Measurements
     predicted: FloatArray
@@ -57,12 +58,12 @@ def _figures(content: ReportInput) -> list[tuple[str, str, Markup]]:
     drawn = [
         (
             "Predicted against measured",
-            "One point a step; the grey band is 10 % about exact.",
+            f"{content.points} One point a step; the grey band is 10 % about exact.",
             predicted_against_measured(content.measurements, content.predicted),
         ),
         (
             "Error over the run",
-            "Waves or a slope are drift of the machine: no composition of the batch explains them.",
+            f"{content.points} Waves or a slope are drift of the machine: no composition of the batch explains them.",
             error_over_run(content.measurements, content.predicted),
         ),
     ]

@@ -96,6 +96,16 @@ def test_missing_files_are_one_sentence(run, tmp_path, monkeypatch, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_line_names_what_a_bare_table_does_not(run, tmp_path):
+    steps_table(50).to_csv(tmp_path / "steps.csv", index=False)
+    code, text, _ = run(
+        "fit", tmp_path / "steps.csv", "--out", tmp_path / "p.json", "--model", "qwen3-32b", "--gpu", "B300", "--json"
+    )
+    assert code == 0
+    origin = json.loads(text)["provenance"]
+    assert (origin["model"], origin["hardware"], origin["tensor_parallel"]) == ("qwen3-32b", "B300", None)
+
+
 def test_an_unknown_clock_is_named(run, tmp_path):
     code, _, complaint = run("fit", trace(tmp_path / "t", 0), "--out", tmp_path / "p.json", "--clock", "sundial")
     assert code == 2

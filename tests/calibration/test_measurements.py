@@ -69,6 +69,14 @@ def test_device_time_is_fitted_where_asked():
     np.testing.assert_allclose(from_table(table, clock="device_s").seconds, table.wall_s * 0.9)
 
 
+def test_device_time_stands_in_for_a_missing_wall_time_and_is_said():
+    found = from_table(steps_table(20).rename(columns={"wall_s": "device_s"}))
+    assert found.clock == "device_s"
+    assert "device's time" in found.notes[0]
+    with pytest.raises(TraceError, match="choose one with --clock"):
+        join([from_table(steps_table(20)), found])
+
+
 def test_a_foreign_table_by_its_column_map():
     table = steps_table(20)
     foreign = table.rename(columns={"prefill_tokens": "new"}).assign(latency_us=table.wall_s * 1e6)

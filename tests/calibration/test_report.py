@@ -56,7 +56,9 @@ def test_large_runs_are_thinned():
 def test_the_report_stands_alone_and_escapes_names(fitted):
     steps, model, predicted = fitted
     origin = replace(model.provenance, model="<script>alert(1)</script>", sources=("<b>trace</b>",))
-    html = render(ReportInput("A & B", "Fine.", replace(model, provenance=origin), steps, predicted, model.errors))
+    html = render(
+        ReportInput("A & B", "Fine.", "Points.", replace(model, provenance=origin), steps, predicted, model.errors)
+    )
     assert "<script>alert(1)</script>" not in html
     assert "&lt;b&gt;trace&lt;/b&gt;" in html
     assert "A &amp; B" in html
