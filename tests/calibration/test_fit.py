@@ -153,14 +153,17 @@ def test_several_traces_are_one_fit():
     assert fit(both, NOW).rows.used == 800
 
 
+@pytest.mark.benchmark
 def test_a_hundred_thousand_rows_take_seconds():
     small = steps_table(10_000)
     table = pd.concat([small] * 10, ignore_index=True)
     table["wall_s"] *= np.exp(np.random.default_rng(1).normal(0, 0.02, len(table)))
     steps = from_table(table)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: other work on the machine does not count
     model = fit(steps, NOW)
-    assert time.perf_counter() - start < 10  # measured: 4 s on one core
+    spent_s = time.process_time() - start
+    print(f"fit of 100,000 steps: {spent_s:.1f} s of processor time")
+    assert spent_s < 10  # measured: 3 s on one core
     assert model.rows.used == 100_000
 
 
@@ -184,7 +187,7 @@ def small_tables(draw):
     return pd.DataFrame(rows)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(small_tables())
 def test_no_table_makes_time_negative_or_decreasing(table):
     model = fit(from_table(table), NOW)
