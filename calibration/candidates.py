@@ -20,7 +20,8 @@ from calibration.solve import Problem, solve
 from roofline.step_time import FloatArray, StepTimeModel
 
 FOLDS = 4
-SELECTION_ROWS = 2_000  # fitted a fold; every held-out row is judged
+SELECTION_ROWS = 2_000  # about so many are fitted a fold; every held-out row is judged
+MIN_CELL_ROWS = 30
 CELL_WEIGHT_ROWS = 100  # a cell counts by the root of its rows, up to so many
 
 CORE = (
@@ -107,14 +108,13 @@ def held_out_predictions(
 ) -> FloatArray:
     """Seconds of every step by a fit that saw no step of its cell, shape (steps,)."""
     problem = problem_of(measurements, candidate, prior)
-    fold_of_cell = _folds(np.bincount(cells))
-    folds = fold_of_cell[cells]
+    folds = _folds(cells, measurements.regions)
+    sample = _sample(cells)
     predicted = np.empty(len(measurements))
-    for fold in range(int(fold_of_cell.max()) + 1):
+    for fold in np.unique(folds):
         held_out = folds == fold
-        training = problem if held_out.all() else problem.rows(~held_out)
-        costs = solve(training.thinned(SELECTION_ROWS))
-        predicted[held_out] = problem.rows(held_out).predicted(costs)
+        training = problem.rows(sample & ~held_out) if (sample & ~held_out).any() else problem
+        predicted[held_out] = problem.rows(held_out).predicted(solve(training))
     return predicted
 
 
@@ -134,10 +134,31 @@ def cells_of(measurements: Measurements) -> NDArray[np.int64]:
     return cells
 
 
-def _folds(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A fold for every cell: the largest cells first, each into the fold with the fewest steps so far."""
-    folds, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(min(FOLDS, len(sizes)))
-    for cell in np.argsort(-sizes, kind="stable"):
-        folds[cell] = int(np.argmin(load))
-        load[folds[cell]] += sizes[cell]
+def _folds(cells: NDArray[np.int64], regions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The fold of every step: each region's cells are dealt out, largest first.
+
+    Dealt by size alone, a few cells of thousands of decodes fill the other folds and all mixed cells share one: held
+    out together they leave nothing to learn from.
+    """
+    sizes, first = np.bincount(cells), np.unique(cells, return_index=True)[1]
+    fold_of_cell = np.zeros(len(sizes), dtype=np.int64)
+    dealt = 0
+    for region in np.unique(regions):
+        members = np.flatnonzero(regions[first] == region)
+        members = members[np.argsort(-sizes[members], kind="stable")]
+        fold_of_cell[members] = (dealt + np.arange(len(members))) % FOLDS
+        dealt += len(members)
+    folds: NDArray[np.int64] = fold_of_cell[cells]
     return folds
+
+
+def _sample(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for the steps that the folds are fitted on: rare cells whole, frequent ones thinned evenly."""
+    sizes = np.bincount(cells)
+    limit = max(MIN_CELL_ROWS, 2 * SELECTION_ROWS // len(sizes))
+    order = np.argsort(cells, kind="stable")
+    rank = np.empty(len(cells), dtype=np.int64)
+    rank[order] = np.arange(len(cells)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    stride = -(-sizes // limit)  # rounded up
+    sample: NDArray[np.bool_] = rank % stride[cells] == 0
+    return sample
