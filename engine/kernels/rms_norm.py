@@ -1,0 +1,15 @@
+"""Root-mean-square normalisation, torch reference."""
+
+import torch
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension.
+
+    x: [..., n]; weight: [n]; returns x's shape and dtype. The mean and the scaling are float32, and the product with
+    the weight is in x's dtype, as Llama's reference implementation rounds it.
+    """
+    wide = x.float()
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
+    return (wide * scale).to(x.dtype) * weight
