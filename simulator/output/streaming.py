@@ -29,7 +29,7 @@ class LatencySketch:
     @property
     def count(self) -> int:
         """Values so far."""
-        return round(self._sketch.count)
+        return int(self._sketch.count)
 
     def quantile(self, q: float) -> float | None:
         """The value below which a fraction `q` of the values lie; None without values."""
