@@ -1,0 +1,93 @@
+"""`engine bench serve`: send a workload to the engine in real time and record every step and request."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from engine.bench.clock import WallClock
+from engine.bench.interrupt import Interrupt, interruptible
+from engine.bench.loop import Live, ServingRun
+from engine.bench.machine import Machine
+from engine.bench.meta import trace_meta
+from engine.bench.prompts import prompt_token_ids
+from engine.bench.warm_up import warm_up
+from engine.core.records import StepLog, requests_table
+from engine.core.trace import Trace
+from engine.core.workload import Workload, check_fits
+from engine.serving.llm import LLM
+from roofline.errors import InputError
+
+OnStep = Callable[[Live, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a run left: its trace, and how many requests an interrupt kept from being sent."""
+
+    trace: Trace
+    num_unsent: int
+    interrupted: bool
+
+
+def prepare(llm: LLM, machine: Machine, workload: Workload, seed: int, max_concurrency: int | None = None) -> "Session":
+    """Check everything and warm up; `Session.run` then starts the clock.
+
+    Every answer is as long as the workload says (end tokens are ignored). Raises `InputError` or `CapacityError` for a
+    request that could never be served, before anything runs.
+    """
+    if max_concurrency is not None and max_concurrency < 1:
+        raise InputError(f"max concurrency is {max_concurrency}; it must be at least 1.")
+    workload = exact_lengths(workload)
+    check_fits(workload, llm.config)
+    vocabulary = llm.model.shape.vocab_size
+    prompts = [prompt_token_ids(workload, index, vocabulary, seed).tolist() for index in range(len(workload))]
+    warm_up(llm)
+    meta = trace_meta(llm, machine, seed, {"max_concurrency": max_concurrency})
+    run = ServingRun(llm, workload, prompts, StepLog(llm.config.usable_blocks), max_concurrency)
+    return Session(run, workload, meta, llm.config.policy == "priority")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A run that is ready to start."""
+
+    loop: ServingRun
+    workload: Workload
+    meta: dict[str, Any]
+    with_priorities: bool = False
+
+    def run(self, on_step: OnStep) -> Served:
+        """Serve to the end, or to the user's Ctrl-C; either way the trace is complete and consistent."""
+        gc.collect()
+        gc.freeze()  # model and prompts are not walked by collections in the middle of a step
+        try:
+            with interruptible() as interrupt:
+                self.loop.run(WallClock(), interrupt, on_step)
+        finally:
+            gc.unfreeze()
+        return self.served(interrupt)
+
+    def served(self, interrupt: Interrupt) -> Served:
+        """The trace of what has run."""
+        unsent = self.loop.num_unsent
+        description = {**self.workload.description, "num_unsent": unsent, "interrupted": interrupt.requested}
+        requests = self._with_workload_columns(requests_table(self.loop.records))
+        trace = Trace({**self.meta, "workload": description}, self.loop.steps.table(), requests)
+        return Served(trace, unsent, interrupt.requested)
+
+    def _with_workload_columns(self, requests: pd.DataFrame) -> pd.DataFrame:
+        """What an exact replay needs besides lengths: priorities where they decide, prefixes where they are shared."""
+        sent = len(requests)
+        if self.with_priorities:
+            requests["priority"] = self.workload.requests["priority"].to_numpy()[:sent]
+        if self.workload.block_keys is not None:
+            requests["block_keys"] = pd.Series(self.workload.block_keys[:sent], dtype=object)
+        return requests
+
+
+def exact_lengths(workload: Workload) -> Workload:
+    """The workload with `max_tokens` = the output length: what the engine is told."""
+    return replace(workload, requests=workload.requests.assign(max_tokens=workload.requests["output_tokens"]))
