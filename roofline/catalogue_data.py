@@ -30,7 +30,7 @@ def user_rows(path: Path, kind: str) -> tuple[Row, ...]:
     rows = read_json_object(path).get(kind)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(
-            f'{path} has no list "{kind}" of objects; its schema is that of roofline/catalogue/{kind}.json'
+            f'{path} has no list "{kind}" of objects; its schema is that of roofline/catalogue/{kind}.json.'
         )
     return tuple(rows)
 
@@ -40,9 +40,9 @@ def read_json_object(path: Path) -> Row:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object")
+        raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object.")
     return value

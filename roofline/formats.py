@@ -36,7 +36,7 @@ def format_name(text: str) -> str:
     key = text.strip().lower().removeprefix("torch.")
     name = _OTHER_SPELLINGS.get(key, key)
     if name not in BYTES_PER_ELEMENT:
-        raise InputError(f"number format {text!r} is not known; use one of {', '.join(BYTES_PER_ELEMENT)}")
+        raise InputError(f"number format {text!r} is not known; use one of {', '.join(BYTES_PER_ELEMENT)}.")
     return name
 
 

@@ -50,6 +50,8 @@ class HardwareSpec:
         """Refuse figures that would divide by zero or mean nothing."""
         rates = {f"dense_flops_per_s[{dtype}]": rate for dtype, rate in self.dense_flops_per_s.items()}
         figures = {"memory_bytes": self.memory_bytes, "memory_bytes_per_s": self.memory_bytes_per_s, **rates}
+        figures |= {} if self.tdp_w is None else {"tdp_w": self.tdp_w}
+        figures |= {"link_bytes_per_s": self.link_bytes_per_s} if self.link_bytes_per_s != 0 else {}
         for name, value in figures.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise InputError(f"accelerator {self.name!r} has {name} = {value!r}; it must be a positive number.")
@@ -95,7 +97,13 @@ class HardwareSpec:
                 )
                 + "; its schema is that of roofline/catalogue/accelerators.json."
             )
-        fields["dense_flops_per_s"] = {format_name(key): rate for key, rate in row["dense_flops_per_s"].items()}
+        rates = fields["dense_flops_per_s"]
+        if not isinstance(rates, dict):
+            raise InputError(
+                f"accelerator row {row['name']!r} has dense_flops_per_s = {rates!r}; "
+                'give the rate by number format, as {"bf16": 989e12}.'
+            )
+        fields["dense_flops_per_s"] = {format_name(key): rate for key, rate in rates.items()}
         return cls(**fields)
 
     def compute_format(self, dtype: str) -> str:

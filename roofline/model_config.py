@@ -4,13 +4,15 @@ The only module that knows the field names of others. An architecture it does no
 fields seen: a default would be a wrong number that looks right. Adding a family is one entry in a table below.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from roofline.errors import ModelError
 
 Fields = dict[str, Any]
+Part = TypeVar("Part", list[Any], dict[str, Any])
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ _ARCHITECTURE_OF_MODEL_TYPE = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+_ABSURD = 1e18  # no figure of a model comes near; NaN and infinity fail the comparison as well
 _NESTED = ("text_config", "llm_config", "language_config")
 _MISTRAL_DEFAULT_WINDOW = 4096  # what transformers assumes where the field is absent; v0.2 and later write null
 
@@ -56,7 +59,7 @@ def read_hf_config(config: Mapping[str, Any]) -> Fields:
     _refuse_unmodelled(config, architecture)
     heads, hidden = _integer(config, "num_attention_heads"), _integer(config, "hidden_size")
     if heads < 1 or (config.get("head_dim") is None and hidden % heads):
-        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim")
+        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim.")
     return {
         "architecture": architecture,
         "num_layers": _integer(config, "num_hidden_layers"),
@@ -91,29 +94,30 @@ def _unwrap(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    named = config.get("architectures") or [_ARCHITECTURE_OF_MODEL_TYPE.get(str(config.get("model_type")))]
-    if named[0] in _FAMILIES:
+    named = _part(config, "architectures", list) or [_ARCHITECTURE_OF_MODEL_TYPE.get(str(config.get("model_type")))]
+    if str(named[0]) in _FAMILIES:
         return str(named[0])
     raise ModelError(
         f"model architecture {config.get('architectures')} (model_type {config.get('model_type')!r}) is not known; "
-        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(config)) or '(none)'}"
+        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(config)) or '(none)'}."
     )
 
 
 def _refuse_unmodelled(config: Mapping[str, Any], architecture: str) -> None:
     """Raise where a config asks for what the arithmetic and the layers would get wrong."""
-    window = config.get("sliding_window", _MISTRAL_DEFAULT_WINDOW if architecture == "MistralForCausalLM" else None)
-    in_use = config.get("use_sliding_window", architecture == "MistralForCausalLM")
-    slides = "sliding_attention" in (config.get("layer_types") or [])
-    if slides or (in_use and window and window < config.get("max_position_embeddings", 0)):
+    mistral = architecture == "MistralForCausalLM"
+    window = config.get("sliding_window", _MISTRAL_DEFAULT_WINDOW if mistral else None)
+    in_use = window is not None and config.get("use_sliding_window", mistral)
+    slides = "sliding_attention" in _part(config, "layer_types", list)
+    if slides or (in_use and _integer(config, "sliding_window", window) < _integer(config, "max_position_embeddings")):
         raise ModelError(
             f"model config uses sliding-window attention (sliding_window {window}), which is not supported yet; "
-            "a full-attention model of the same family is"
+            "a full-attention model of the same family is."
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ModelError(f"model config has hidden_act {config['hidden_act']!r}; only silu (SwiGLU) is supported")
+        raise ModelError(f"model config has hidden_act {config['hidden_act']!r}; only silu (SwiGLU) is supported.")
     if config.get("mlp_bias"):
-        raise ModelError("model config has mlp_bias true; biases in the MLP are not supported")
+        raise ModelError("model config has mlp_bias true; biases in the MLP are not supported.")
 
 
 def _bias(config: Mapping[str, Any], architecture: str) -> Fields:
@@ -123,7 +127,7 @@ def _bias(config: Mapping[str, Any], architecture: str) -> Fields:
 
 def _rope(config: Mapping[str, Any]) -> Fields:
     """Base and scaling from rope_parameters (new spelling) or rope_theta and rope_scaling (old)."""
-    scaling = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    scaling = {**_part(config, "rope_scaling", dict), **_part(config, "rope_parameters", dict)}
     theta = _number({"rope_theta": scaling.get("rope_theta", config.get("rope_theta", 10000.0))}, "rope_theta")
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     if kind == "default":
@@ -133,9 +137,9 @@ def _rope(config: Mapping[str, Any]) -> Fields:
         "rope_scaling": RopeScaling(
             kind=kind,
             factor=_number(scaling, "factor"),
-            original_max_position=scaling.get("original_max_position_embeddings"),
-            low_freq_factor=scaling.get("low_freq_factor"),
-            high_freq_factor=scaling.get("high_freq_factor"),
+            original_max_position=_optional(_integer, scaling, "original_max_position_embeddings"),
+            low_freq_factor=_optional(_number, scaling, "low_freq_factor"),
+            high_freq_factor=_optional(_number, scaling, "high_freq_factor"),
         ),
     }
 
@@ -153,11 +157,11 @@ def read_gguf_metadata(metadata: Mapping[str, Any], tensor_names: Collection[str
         keys = ", ".join(sorted(key for key in metadata if not key.startswith("tokenizer."))) or "(none)"
         raise ModelError(
             f"GGUF architecture {architecture!r} is not known; known are {', '.join(_GGUF_ARCHITECTURES)}; "
-            f"the file has the keys {keys}"
+            f"the file has the keys {keys}."
         )
     own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
     if own.get("expert_count"):
-        raise ModelError(f"GGUF model has {own['expert_count']} experts; mixtures of experts are not supported yet")
+        raise ModelError(f"GGUF model has {own['expert_count']} experts; mixtures of experts are not supported yet.")
     heads, hidden = _integer(own, "attention.head_count"), _integer(own, "embedding_length")
     return {
         "num_layers": _integer(own, "block_count"),
@@ -184,13 +188,28 @@ def _gguf_rope_scaling(own: Mapping[str, Any], tensor_names: Collection[str]) ->
     kind = own.get("rope.scaling.type", "none")
     if kind == "none":
         return None
-    return RopeScaling(kind, _number(own, "rope.scaling.factor"), own.get("rope.scaling.original_context_length"))
+    original = _optional(_integer, own, "rope.scaling.original_context_length")
+    return RopeScaling(str(kind), _number(own, "rope.scaling.factor"), original)
+
+
+def _part(config: Mapping[str, Any], field: str, kind: type[Part]) -> Part:
+    """A list or an object inside a config, empty where the field is absent or null."""
+    value = config.get(field)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ModelError(f"model description has {field} = {value!r}; it must be a {kind.__name__}.")
+    return value
+
+
+def _optional(read: Callable[[Mapping[str, Any], str], Value], config: Mapping[str, Any], field: str) -> Value | None:
+    return None if config.get(field) is None else read(config, field)
 
 
 def _integer(config: Mapping[str, Any], field: str, default: int | None = None) -> int:
     value = _number(config, field, default)
     if value != int(value):
-        raise ModelError(f"model description has {field} = {value}; it must be a whole number")
+        raise ModelError(f"model description has {field} = {value}; it must be a whole number.")
     return int(value)
 
 
@@ -198,7 +217,7 @@ def _number(config: Mapping[str, Any], field: str, default: float | None = None)
     value = config.get(field)
     value = default if value is None else value
     if value is None:
-        raise ModelError(f"model description lacks the field {field}; it has {', '.join(sorted(config))}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelError(f"model description has {field} = {value!r}; it must be one number")
+        raise ModelError(f"model description lacks the field {field}; it has {', '.join(sorted(config))}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD:
+        raise ModelError(f"model description has {field} = {value!r}; it must be one finite number.")
     return value

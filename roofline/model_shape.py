@@ -44,11 +44,11 @@ class ModelShape:
         for field in _POSITIVE_FIELDS:
             value = getattr(self, field)
             if not value > 0:
-                raise ModelError(f"model {self.name!r} has {field} = {value}; it must be positive")
+                raise ModelError(f"model {self.name!r} has {field} = {value}; it must be positive.")
         if self.num_heads % self.num_kv_heads:
             raise ModelError(
                 f"model {self.name!r} has {self.num_heads} attention heads on {self.num_kv_heads} KV heads; "
-                "the first must be a multiple of the second"
+                "the first must be a multiple of the second."
             )
 
     @classmethod
@@ -84,7 +84,7 @@ class ModelShape:
                 fields = {**row["shape"]}
                 scaling = fields.pop("rope_scaling", None)
                 return cls(name=row["name"], **fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
-        raise ModelError(f"model {name!r} is not in the catalogue; it knows {', '.join(catalogue_names())}")
+        raise ModelError(f"model {name!r} is not in the catalogue; it knows {', '.join(catalogue_names())}.")
 
     @property
     def q_size(self) -> int:

@@ -1,6 +1,6 @@
 """What the scheduler decided for one step: a value that can be printed, compared and tested."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.core.request import Request
 from roofline.step_time import BatchWork
@@ -27,9 +27,8 @@ class Batch:
     """One step's decision.
 
     Plain decodes are a standing set, told by its changes: `joined` decode from this step on, `left` no longer do
-    (finished, preempted, aborted, drafting, or starved of budget), each against the batch before. `grown` are the
-    requests whose `block_ids` became longer in this step. Requests in `joined`, `left` and `grown` are in the order of
-    the decision.
+    (finished, preempted, aborted, drafting, or starved of budget), each against the batch before; `left` comes first,
+    so a request in both is still in the set. `grown` are the requests whose `block_ids` became longer in this step.
     """
 
     step: int
@@ -49,3 +48,10 @@ class Batch:
     def is_empty(self) -> bool:
         """True if there is nothing to compute."""
         return self.work.num_seqs == 0
+
+    def later(self, steps: int, kv_blocks_used: int) -> "Batch":
+        """The batch `steps` plain decode steps after this one."""
+        return replace(
+            self, step=self.step + steps, work=self.work.after_decode_steps(steps), chunks=(), joined=(), left=(),
+            grown=(), admitted=(), preempted=(), cached_tokens=0, kv_blocks_used=kv_blocks_used,
+        )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Paged KV cache accounting: which request owns which block, which blocks are free, which content is still cached.
+
+Blocks are numbered from 1; block 0 is the null block and never owned. Free blocks form one LRU queue. With prefix
+caching, a full block whose key is known stays findable after its last owner has left, until the queue hands it out
+again.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+
+from engine.core.config import EngineConfig
+from engine.core.request import Request
+
+Key = Hashable
+
+
+class KvBlocks:
+    """The pool. Methods that take blocks require them to be free: the scheduler asks `num_free` first.
+
+    The queue is a deque of block ids in LRU order. A block that a prefix hit revives leaves a stale entry behind,
+    counted in `_stale` and skipped when it surfaces: the earlier entry of a block is always the stale one, so the
+    order stays exactly LRU and every operation stays O(1) a block.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.block_size = config.block_size
+        self.num_blocks = config.num_blocks
+        self.caching = config.enable_prefix_caching
+        self.num_free = config.usable_blocks
+        self.version = 0  # grows whenever a waiting request might fit better than before: blocks freed or keyed
+        self._queue = deque(range(1, config.num_blocks))
+        self._owners = [0] * config.num_blocks
+        self._stale = [0] * config.num_blocks
+        self._num_stale = 0
+        self._key_of: list[Key | None] = [None] * config.num_blocks
+        self._cached: dict[Key, dict[int, None]] = {}
+
+    @property
+    def num_used(self) -> int:
+        """Blocks owned by at least one request."""
+        return self.num_blocks - 1 - self.num_free
+
+    def blocks_for(self, num_tokens: int) -> int:
+        """Blocks that hold `num_tokens` tokens."""
+        return -(-num_tokens // self.block_size)
+
+    def find_hit(self, keys: Sequence[Key], max_tokens: int) -> list[int]:
+        """Blocks holding the longest cached prefix of `keys` within `max_tokens` tokens."""
+        hit: list[int] = []
+        if not self.caching:
+            return hit
+        for key in keys[: max_tokens // self.block_size]:
+            blocks = self._cached.get(key)
+            if blocks is None:
+                break
+            hit.append(next(iter(blocks)))
+        return hit
+
+    def num_idle(self, blocks: Sequence[int]) -> int:
+        """How many of `blocks` have no owner, and so would be taken out of the free queue."""
+        return sum(self._owners[block] == 0 for block in blocks)
+
+    def adopt(self, request: Request, hit: Sequence[int]) -> None:
+        """Make `request` an owner of the blocks of a prefix hit."""
+        for block in hit:
+            if self._owners[block] == 0:
+                self._stale[block] += 1
+                self._num_stale += 1
+                self.num_free -= 1
+            self._owners[block] += 1
+        request.block_ids.extend(hit)
+        request.num_keyed_blocks = len(hit)
+
+    def grow(self, request: Request, count: int) -> None:
+        """Give `request` the `count` least recently used free blocks."""
+        assert count <= self.num_free
+        popleft, stale = self._queue.popleft, self._stale
+        if self._num_stale == 0:
+            taken = [popleft() for _ in range(count)]
+        else:
+            taken = []
+            while len(taken) < count:
+                block = popleft()
+                if stale[block]:
+                    stale[block] -= 1
+                    self._num_stale -= 1
+                else:
+                    taken.append(block)
+        self.num_free -= count
+        if self.caching:
+            for block in taken:
+                self._owners[block] = 1
+                if self._key_of[block] is not None:
+                    self._forget(block)
+        request.block_ids.extend(taken)
+
+    def register(self, request: Request, num_computed_tokens: int) -> None:
+        """Make the request's full blocks findable, as far as their keys are known."""
+        keys, first = request.block_keys, request.num_keyed_blocks
+        full = min(num_computed_tokens // self.block_size, len(keys))
+        if not self.caching or full <= first:
+            return
+        for key, block in zip(keys[first:full], request.block_ids[first:full], strict=True):
+            self._key_of[block] = key
+            self._cached.setdefault(key, {})[block] = None
+        request.num_keyed_blocks = full
+        self.version += 1
+
+    def release(self, request: Request) -> None:
+        """Take all blocks from `request`; those without another owner join the free queue, tail first."""
+        blocks = request.block_ids[::-1]
+        if self.caching:
+            owners = self._owners
+            for block in blocks:
+                owners[block] -= 1
+            blocks = [block for block in blocks if owners[block] == 0]
+        self._queue.extend(blocks)
+        self.num_free += len(blocks)
+        self.version += 1
+        request.block_ids = []
+        request.num_keyed_blocks = 0
+
+    def _forget(self, block: int) -> None:
+        """Evict a cached block: its content is about to be overwritten."""
+        key = self._key_of[block]
+        blocks = self._cached[key]
+        del blocks[block]
+        if not blocks:
+            del self._cached[key]
+        self._key_of[block] = None

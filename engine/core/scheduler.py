@@ -1,0 +1,423 @@
+"""The continuous-batching policy: vLLM V1's semantics as a pure object that the engine and the simulator both drive.
+
+No torch, no clock, no token ids, no knowledge of how long an answer will be. There is no prefill or decode phase: each
+step moves a request's computed tokens toward its known tokens. A caller loops
+
+    batch = scheduler.schedule()            # decide
+    ...                                     # compute it, or ask a StepTimeModel how long it takes
+    scheduler.complete(batch, finished)     # say who ended
+
+With asynchronous scheduling, `schedule()` for step k+1 is called before `complete()` of step k.
+
+A step costs what changes in it. Plainly decoding requests stand in a `DecodeCohort` and are not touched; the running
+requests outside it (prefilling, drafting, starved) are walked. That is exact while every member is served and blocks
+suffice; where the token budget or the free blocks fall short, `_serve_in_order` walks all running requests as vLLM does.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from engine.core.batch import Batch, Chunk
+from engine.core.config import EngineConfig
+from engine.core.decode_cohort import DecodeCohort
+from engine.core.kv_blocks import KvBlocks
+from engine.core.request import Request, Status
+from engine.core.step_plan import StepPlan
+from engine.core.waiting import waiting_queue
+from roofline.errors import CapacityError
+from roofline.step_time import BatchWork, chunk_attn_pairs
+
+
+class Scheduler:
+    """Decides step by step which requests compute how many tokens, and which blocks they own."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.blocks = KvBlocks(config)
+        self.waiting = waiting_queue(config.policy)
+        self.running: dict[Request, None] = {}  # in the order of admission
+        self.cohort = DecodeCohort(config.block_size, config.num_lookahead_tokens)
+        self._others: dict[Request, None] = {}  # running, outside the cohort, may be given tokens
+        self._exhausted: set[Request] = set()  # running, but the token that ends them is in flight
+        self._left: dict[Request, None] = {}
+        self._in_flight: list[Batch] = []
+        self._void: dict[int, set[Request]] = {}
+        self._num_admitted = 0
+        self._step = 0
+        self._steady = False
+        self._blocked_head: tuple[Request, int, bool] | None = None
+
+    # --- what callers do -------------------------------------------------------------------------------------------
+
+    def add(self, request: Request) -> None:
+        """Put a new request into the waiting queue; CapacityError if it could never run."""
+        limit, prompt = self.config.max_model_len, request.num_prompt_tokens
+        if prompt >= limit:
+            raise CapacityError(
+                f"request {request.request_id}: a prompt of {prompt} tokens leaves no room for an answer within "
+                f"max_model_len {limit}. Shorten the prompt or raise max_model_len."
+            )
+        request.token_limit = min(prompt + request.max_tokens, limit)
+        needed = self.blocks.blocks_for(request.token_limit - 1 + self.config.num_lookahead_tokens)
+        if needed > self.config.usable_blocks:
+            raise CapacityError(
+                f"request {request.request_id}: {prompt} prompt and {request.max_tokens} output tokens need {needed} KV "
+                f"blocks of {self.config.block_size}, and there are {self.config.usable_blocks}. Raise num_blocks to "
+                f"{needed + 1} or lower max_tokens."
+            )
+        self.waiting.push(request)
+        self._steady = False
+
+    def abort(self, request: Request) -> None:
+        """End a request that is not finished; its blocks are free at once, its tokens in flight void."""
+        if request.status is Status.RUNNING:
+            self._end(request)
+        elif request.status is not Status.FINISHED:
+            self.waiting.remove(request)
+            request.status = Status.FINISHED
+        self._steady = False
+
+    def propose(self, request: Request, num_drafts: int) -> None:
+        """Announce speculative tokens of a decoding request for its next step (synchronous scheduling only)."""
+        assert not self.config.async_scheduling and request.status is Status.RUNNING
+        if request.cohort is not None:
+            self._leave_cohort(request)
+            self._walk_also(request)
+        assert self._is_decoding(request), "drafts follow the last known token"
+        request.num_drafts = num_drafts
+        self._steady = False
+
+    def schedule(self) -> Batch:
+        """Decide the next step; an empty batch means that nothing can run until a request arrives or completes."""
+        plan = StepPlan(self.config.max_num_batched_tokens)
+        for request in self.cohort.at_limit():
+            self._leave_cohort(request)
+            self._exhausted.add(request)
+        if not self._serve_without_walking(plan):
+            self._serve_in_order(plan)
+        if not plan.preempted:
+            self._admit(plan)
+        return self._apply(plan)
+
+    def voided(self, batch: Batch) -> frozenset[Request]:
+        """Requests whose token of `batch` must be dropped: preempted, aborted or finished since it was scheduled."""
+        return frozenset(self._void.get(batch.step, ()))
+
+    def complete(
+        self, batch: Batch, finished: Iterable[Request] = (), accepted: Mapping[Request, int] | None = None
+    ) -> None:
+        """Take back the oldest batch in flight: who ended with its tokens, and how many drafts were accepted."""
+        assert self._in_flight and self._in_flight[0].step == batch.step, "batches complete in order, once"
+        del self._in_flight[0]
+        self._void.pop(batch.step, None)
+        for chunk in batch.chunks:
+            if chunk.num_drafts and chunk.request.status is Status.RUNNING:
+                rejected = chunk.num_drafts - (accepted or {})[chunk.request]
+                chunk.request.num_computed_settled -= rejected
+                chunk.request.num_tokens_settled -= rejected
+        for request in finished:
+            self._end(request)
+            self._steady = False
+
+    @property
+    def has_work(self) -> bool:
+        """True while any request waits or runs."""
+        return bool(self.running) or len(self.waiting) > 0
+
+    @property
+    def num_running(self) -> int:
+        """Admitted requests, those included whose last token is in flight."""
+        return len(self.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests not yet admitted or preempted."""
+        return len(self.waiting)
+
+    # --- fast-forward ----------------------------------------------------------------------------------------------
+
+    def steady_steps(self, limit: int) -> int:
+        """After a `schedule()`: how many more steps, at most `limit`, would decide the same if nobody ends or arrives.
+
+        In those steps the same requests decode, and nothing changes but their contexts and blocks.
+        """
+        if not self._steady or self._exhausted:
+            return 0
+        if self.waiting and self.cohort.with_output_keys:
+            return 0  # a block filled by a running request may let the head of the queue in
+        to_limit = self.cohort.steps_to_limit()
+        assert to_limit is not None
+        return self.cohort.steps_until_short(self.blocks.num_free, min(limit, to_limit))
+
+    def fast_forward(self, steps: int) -> Batch:
+        """Let 1 <= `steps` <= `steady_steps()` steps pass as if each were completed and the next scheduled.
+
+        Returns the batch then in flight (the last of them): what stepping one by one would have returned.
+        """
+        cohort, block_size = self.cohort, self.config.block_size
+        ahead = range(min(steps, block_size))
+        keyed = [r for offset in ahead for r in cohort.filling(offset) if r in cohort.with_output_keys]
+        for offset in ahead:
+            last = offset + (steps - 1 - offset) // block_size * block_size
+            for request in cohort.growing(offset):
+                self.blocks.grow(request, self._blocks_short(request, last + 1))
+        cohort.advance(steps)
+        for request in keyed:
+            self.blocks.register(request, request.num_computed_tokens)
+        self._step += steps
+        self._void.clear()
+        used, behind = self.blocks.num_used, len(self._in_flight)
+        self._in_flight = [self._in_flight[-1].later(steps - back, used) for back in reversed(range(behind))]
+        return self._in_flight[-1]
+
+    # --- running requests ------------------------------------------------------------------------------------------
+
+    def _serve_without_walking(self, plan: StepPlan) -> bool:
+        """Give every running request its tokens without touching the cohort; False if order would matter."""
+        budget = plan.budget - len(self.cohort)
+        blocks = len(self.cohort.growing())
+        shares: dict[Request, int] = {}
+        for request in self._others:
+            wanted = self._wanted(request)
+            share = min(wanted, budget)
+            if share < wanted and not self._is_behind_cohort(request):
+                return False
+            if share > 0:
+                shares[request] = share
+                blocks += self._blocks_short(request, share)
+                budget -= share
+            elif wanted:
+                break
+        if budget < 0 or blocks > self.blocks.num_free:
+            return False
+        plan.shares, plan.budget = shares, budget
+        for request in self.cohort.growing():
+            self._grow(plan, request, 1)
+        for request, share in shares.items():
+            self._grow(plan, request, share)
+        return True
+
+    def _serve_in_order(self, plan: StepPlan) -> None:
+        """Give running requests their tokens one by one, preempting from the back where blocks run out."""
+        plan.walked = True
+        order = list(self.running)
+        index = 0
+        while index < len(order) and plan.budget > 0:
+            request = order[index]
+            share = min(self._wanted(request), plan.budget)
+            while share and self._blocks_short(request, share) > self.blocks.num_free:
+                victim = self._victim(order)
+                index -= order.index(victim) < index
+                order.remove(victim)
+                plan.take_back(victim)
+                plan.preempted.append(victim)
+                self._preempt(victim)
+                if victim is request:
+                    return
+            if share:
+                plan.give(request, share)
+                self._grow(plan, request, share)
+            index += 1
+
+    def _wanted(self, request: Request) -> int:
+        """Tokens a running request would compute in this step with budget and blocks to spare."""
+        if request.cohort is not None:
+            return 1
+        if request.num_tokens_settled >= request.token_limit:
+            return 0  # the token that ends it is in flight
+        computed = request.num_computed_settled
+        wanted = request.num_tokens_settled + request.num_drafts - computed
+        return min(self._capped(wanted), request.token_limit - 1 - computed)
+
+    def _capped(self, tokens: int) -> int:
+        """`tokens` under the long-prefill threshold."""
+        threshold = self.config.long_prefill_token_threshold
+        return min(tokens, threshold) if threshold else tokens
+
+    def _is_behind_cohort(self, request: Request) -> bool:
+        """True if no cohort member stands behind `request` in the running order."""
+        for other in reversed(self.running):
+            if other is request:
+                return True
+            if other.cohort is not None:
+                return False
+        raise AssertionError("the request is not running")
+
+    def _blocks_short(self, request: Request, tokens: int) -> int:
+        """Blocks `request` lacks to compute `tokens` more tokens."""
+        needed = self.blocks.blocks_for(request.num_computed_tokens + tokens + self.config.num_lookahead_tokens)
+        return max(0, needed - len(request.block_ids))
+
+    def _grow(self, plan: StepPlan, request: Request, tokens: int) -> None:
+        short = self._blocks_short(request, tokens)
+        if short:
+            self.blocks.grow(request, short)
+            plan.grown[request] = None
+
+    def _victim(self, order: list[Request]) -> Request:
+        """Who is preempted: the last to be admitted, or under priority the least urgent, latest arrival."""
+        if self.config.policy == "priority":
+            return max(order, key=lambda r: (r.priority, r.arrival_s))
+        return order[-1]
+
+    def _preempt(self, request: Request) -> None:
+        """Send a running request back to the head of the queue; it recomputes prompt and outputs."""
+        self._leave_running(request)
+        if any(batch.step == request.sampled_step for batch in self._in_flight):
+            request.num_tokens_settled -= 1  # its token in flight is dropped and computed again
+        request.num_computed_settled = 0
+        request.num_drafts = 0
+        request.num_preemptions += 1
+        request.status = Status.PREEMPTED
+        self.waiting.push_front(request)
+
+    def _end(self, request: Request) -> None:
+        assert request.status is Status.RUNNING, f"request {request.request_id} is {request.status.value}"
+        self._leave_running(request)
+        request.status = Status.FINISHED
+
+    def _leave_running(self, request: Request) -> None:
+        self._leave_cohort(request)
+        self._others.pop(request, None)
+        self._exhausted.discard(request)
+        del self.running[request]
+        self.blocks.release(request)
+        for batch in self._in_flight:
+            self._void.setdefault(batch.step, set()).add(request)
+
+    def _leave_cohort(self, request: Request) -> None:
+        if request.cohort is not None:
+            self.cohort.leave(request)
+            request.sampled_step = self._step - 1
+            self._left[request] = None
+
+    def _walk_also(self, request: Request) -> None:
+        """Walk a request that left the cohort, in the running order; `_others` is sorted but for it."""
+        self._others[request] = None
+        if next(reversed(self._others)) is request:
+            self._others = dict.fromkeys(sorted(self._others, key=lambda r: r.order))
+
+    # --- waiting requests ------------------------------------------------------------------------------------------
+
+    def _admit(self, plan: StepPlan) -> None:
+        """Let waiting requests in from the head, as long as budget, places and blocks allow."""
+        while self.waiting and plan.budget > 0 and len(self.running) < self.config.max_num_seqs:
+            request = self.waiting.peek()
+            circumstances = (request, self.blocks.version, bool(self.running))
+            if self._blocked_head == circumstances:
+                break  # free blocks have only become fewer since the gate closed
+            hit = self.blocks.find_hit(request.block_keys, request.num_tokens_settled - 1)
+            cached = len(hit) * self.config.block_size
+            tokens = self._capped(request.num_tokens_settled - cached)
+            if tokens > plan.budget and not self.config.enable_chunked_prefill:
+                break
+            tokens = min(tokens, plan.budget)
+            if not self._fits(request, hit):
+                self._blocked_head = circumstances
+                break
+            self.waiting.remove(request)
+            self._start(request, hit, cached)
+            plan.admitted[request] = None
+            plan.cached_tokens += cached
+            plan.give(request, tokens)
+            self._grow(plan, request, tokens)
+
+    def _fits(self, request: Request, hit: list[int]) -> bool:
+        """The admission gate: the whole known sequence must fit beside what runs, so that waiting never preempts."""
+        whole = self.blocks.blocks_for(request.num_tokens_settled + self.config.num_lookahead_tokens)
+        watermark = int(self.config.watermark * self.config.num_blocks) if self.running else 0
+        return whole - len(hit) + self.blocks.num_idle(hit) + watermark <= self.blocks.num_free
+
+    def _start(self, request: Request, hit: list[int], cached: int) -> None:
+        if request.status is Status.WAITING:
+            request.num_cached_tokens = cached
+        request.status = Status.RUNNING
+        request.num_computed_settled = cached
+        request.order = self._num_admitted
+        self._num_admitted += 1
+        self.blocks.adopt(request, hit)
+        self.running[request] = None
+        self._others[request] = None
+
+    # --- the decision becomes state ----------------------------------------------------------------------------------
+
+    def _apply(self, plan: StepPlan) -> Batch:
+        """Count the given tokens as computed, so that the next step can be scheduled before this one's results."""
+        if plan.walked:
+            self._part_with_starved(plan)
+        self._register_filled()
+        self.cohort.advance()
+        chunks: list[Chunk] = []
+        joined: list[Request] = []
+        for request, share in plan.shares.items():
+            if request.cohort is None:
+                decodes = request not in plan.admitted and self._is_decoding(request)
+                if decodes and share == 1:
+                    joined.append(request)
+                else:
+                    chunks.append(self._as_chunk(request, share, decodes))
+                self._count(request, share)
+        for request in joined:
+            del self._others[request]
+            self.cohort.join(request)
+        batch = self._as_batch(plan, tuple(chunks), tuple(joined))
+        if not batch.is_empty:
+            self._in_flight.append(batch)
+            self._left = {}
+            self._step += 1
+        self._steady = bool(self.cohort.members) and not self._others and not plan.preempted
+        return batch
+
+    def _part_with_starved(self, plan: StepPlan) -> None:
+        """Members that the budget did not reach stand still, and so leave the cohort."""
+        for request in [r for r in self.cohort.members if r not in plan.shares]:
+            self._leave_cohort(request)
+            self._walk_also(request)
+
+    def _register_filled(self) -> None:
+        """Make blocks that this step fills findable; a key that came one step late counts then."""
+        if self.blocks.caching:
+            for offset in (0, -1) if self.config.async_scheduling else (0,):
+                for request in self.cohort.filling(offset):
+                    self.blocks.register(request, request.num_computed_tokens + 1)
+
+    def _is_decoding(self, request: Request) -> bool:
+        """True if all but the last token, an output, are computed."""
+        computed = request.num_computed_settled
+        return computed >= request.num_prompt_tokens and request.num_tokens_settled - computed == 1
+
+    def _as_chunk(self, request: Request, share: int, decodes: bool) -> Chunk:
+        start = request.num_computed_settled
+        drafts = share - 1 if decodes else 0
+        samples = decodes or start + share == request.num_tokens_settled
+        return Chunk(request, start, share, samples, drafts, decodes)
+
+    def _count(self, request: Request, share: int) -> None:
+        """Advance a request outside the cohort by `share` tokens; a sampling one gains the token it will yield."""
+        drafts = share - 1 if self._is_decoding(request) else 0
+        request.num_computed_settled += share
+        request.num_drafts = 0
+        if request.num_computed_settled - drafts == request.num_tokens_settled:
+            request.num_tokens_settled += 1 + drafts
+            request.sampled_step = self._step
+        self.blocks.register(request, request.num_computed_settled)
+
+    def _as_batch(self, plan: StepPlan, chunks: tuple[Chunk, ...], joined: tuple[Request, ...]) -> Batch:
+        cohort = self.cohort
+        prefills = [c for c in chunks if not c.is_decode]
+        drafting = [c for c in chunks if c.is_decode]
+        work = BatchWork(
+            num_prefill_seqs=len(prefills),
+            prefill_tokens=sum(c.num_tokens for c in prefills),
+            prefill_kv_tokens=sum(c.start for c in prefills),
+            prefill_attn_pairs=sum(chunk_attn_pairs(c.num_tokens, c.start) for c in prefills),
+            num_decode_seqs=len(cohort) + len(drafting),
+            decode_tokens=len(cohort) + sum(c.num_tokens for c in drafting),
+            decode_kv_tokens=cohort.context_tokens - len(cohort) + sum(c.start for c in drafting),
+            decode_kv_max=max([cohort.longest_context - 1, *(c.start for c in drafting)]) if cohort or drafting else 0,
+        )
+        return Batch(
+            step=self._step, work=work, chunks=chunks, joined=joined, left=tuple(self._left),
+            grown=tuple(plan.grown), admitted=tuple(plan.admitted), preempted=tuple(plan.preempted),
+            cached_tokens=plan.cached_tokens, kv_blocks_used=self.blocks.num_used,
+            num_running=len(self.running), num_waiting=len(self.waiting),
+        )  # fmt: skip

