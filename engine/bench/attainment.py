@@ -20,8 +20,9 @@ _WORK = tuple(field.name for field in fields(BatchWork))
 class RooflineShare:
     """Fractions of the ceilings over all steps of a run; idle time between steps does not count.
 
-    `fraction` = time the roofline allows / time taken; `mbu` = bytes moved / (time * copy bytes/s);
-    `mfu` = FLOPs / (time * matrix-product FLOP/s). Weights that stay in a cache can lift them above 1.
+    `fraction` = time the roofline allows / time taken; `mbu` = bytes moved / (time * memory bytes/s);
+    `mfu` = FLOPs / (time * matrix-product FLOP/s). Weights that stay in a cache, or a machine that was
+    busier while its ceilings were measured, can lift them above 1.
     """
 
     fraction: float

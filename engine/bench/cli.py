@@ -113,7 +113,8 @@ def serve(
         async_scheduling=async_scheduling, policy=policy,
     )  # fmt: skip
     llm = _load(model, dtype, threads, settings)
-    from engine.bench import serve as bench, summary
+    from engine.bench import serve as bench
+    from engine.bench import summary
 
     with console.err.status("Measuring this machine and warming up ..."):
         machine = _measure(llm)
@@ -172,7 +173,8 @@ def steps(
         max_num_batched_tokens=budget, max_num_seqs=max(grid.decode_batches) + 1,
     )  # fmt: skip
     llm = _load(model, dtype, threads, settings)
-    from engine.bench import steps as bench, summary
+    from engine.bench import steps as bench
+    from engine.bench import summary
 
     with console.err.status("Measuring this machine and warming up ..."):
         machine = _measure(llm)

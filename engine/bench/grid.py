@@ -69,8 +69,8 @@ class Grid:
         batch, budget = max(self.decode_batches), config.max_num_batched_tokens
         if batch >= config.max_num_seqs:
             raise InputError(
-                f"a decode batch of {batch} and a prefill beside it exceed max_num_seqs {config.max_num_seqs}; "
-                f"raise it to {batch + 1}."
+                f"a decode batch of {batch} and a prefill beside it exceed max_num_seqs "
+                f"{config.max_num_seqs}; raise it to {batch + 1}."
             )
         for name, chunk, beside in (("chunk", max(self.chunks), 0), ("mixed chunk", max(self.mixed_chunks), batch)):
             if chunk + beside > budget:
@@ -93,6 +93,6 @@ class Grid:
         needed = self.num_blocks(config.block_size, budget)
         if config.num_blocks < needed:
             raise CapacityError(
-                f"the grid needs {needed} KV blocks of {config.block_size} tokens and num_blocks is {config.num_blocks}; "
-                "raise it, or measure smaller batches or shorter contexts."
+                f"the grid needs {needed} KV blocks of {config.block_size} tokens and num_blocks is "
+                f"{config.num_blocks}; raise it, or measure smaller batches or shorter contexts."
             )

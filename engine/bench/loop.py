@@ -64,6 +64,12 @@ class Live:
     gap_sum_s: float = 0.0
 
 
+def step_timing(result: StepResult, start_s: float, wall_s: float) -> StepTiming:
+    """The timing of a step that took `wall_s` in all."""
+    t = result.timings
+    return StepTiming(start_s, wall_s, t.device_s, t.schedule_s, t.prepare_s, t.sample_s)
+
+
 class ServingRun:
     """One workload being served; `records` and `steps` are complete after every step."""
 
@@ -108,20 +114,20 @@ class ServingRun:
                     break
                 self._send_until(start)
             result = self._engine.step()
-            end = clock.now()
-            self._note(result, start, end)
+            wall = clock.now() - start
+            end = start + wall  # not the clock's own reading: the recorded times must add up to the last bit
+            self._note(result, step_timing(result, start, wall), end)
             on_step(self.live, end)
         self._abort_unfinished(end)
         return end
 
-    def _note(self, result: StepResult, start: float, end: float) -> None:
+    def _note(self, result: StepResult, timing: StepTiming, end: float) -> None:
         """Write down what a step did, and send what may be sent at its end."""
-        t = result.timings
-        self.steps.add(result.batch, StepTiming(start, end - start, t.device_s, t.schedule_s, t.prepare_s, t.sample_s))
+        self.steps.add(result.batch, timing)
         for request in result.batch.admitted:
             record = self._in_flight.get(request)
             if record is not None and np.isnan(record.first_scheduled_s):
-                record.first_scheduled_s = start
+                record.first_scheduled_s = timing.start_s
         for request in result.tokens:
             self._note_token(self._in_flight[request], end)
         self._send_until(end)

@@ -14,6 +14,7 @@ import numpy as np
 from engine.bench.clock import Clock, WallClock
 from engine.bench.grid import Grid
 from engine.bench.interrupt import Interrupt, interruptible
+from engine.bench.loop import step_timing
 from engine.bench.machine import Machine
 from engine.bench.meta import trace_meta
 from engine.bench.warm_up import warm_up
@@ -117,8 +118,7 @@ class GridRun:
     def _timed_step(self, start_s: float | None = None) -> tuple[Measured, set[Request]]:
         start_s = self._clock.now() if start_s is None else start_s
         result = self._llm.step()
-        wall_s, t = self._clock.now() - start_s, result.timings
-        timing = StepTiming(start_s, wall_s, t.device_s, t.schedule_s, t.prepare_s, t.sample_s)
+        timing = step_timing(result, start_s, self._clock.now() - start_s)
         return (result.batch, timing), {request for request, _ in result.finished}
 
     def _keep(self, repeats: list[Measured], on_point: Callable[[], None]) -> None:

@@ -50,11 +50,9 @@ def serve_sentences(served: Served, share: RooflineShare | None, machine: Machin
     summary, requests = summarize(served.trace), served.trace.requests
     sentences = []
     if summary["makespan_s"]:
-        sentences.append(
-            f"{len(requests)} requests in {summary['makespan_s']:.1f} s: "
-            f"{summary['request_throughput']:.2f} requests/s, {summary['output_throughput']:.1f} output tokens/s, {summary['num_steps']} steps, "
-            f"{summary['num_preemptions']} preemptions."
-        )
+        rates = f"{summary['request_throughput']:.2f} requests/s, {summary['output_throughput']:.1f} output tokens/s"
+        counts = f"{summary['num_steps']} steps, {summary['num_preemptions']} preemptions"
+        sentences.append(f"{len(requests)} requests in {summary['makespan_s']:.1f} s: {rates}, {counts}.")
     if served.interrupted:
         aborted = int((requests["finish_reason"] == "abort").sum())
         sentences.append(f"Interrupted: {aborted} requests were aborted, {served.num_unsent} never sent.")
@@ -66,11 +64,14 @@ def roofline_sentences(share: RooflineShare | None, machine: Machine) -> list[st
     if share is None:
         return []
     rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s {dtype}" for dtype, rate in machine.gemm_flop_per_s.items())
-    return [
+    sentence = (
         f"{share.fraction:.0%} of the roofline over {share.busy_s:.1f} s of steps: memory {share.mbu:.0%} of "
-        f"{machine.copy_bytes_per_s / 1e9:.1f} GB/s, compute {share.mfu:.0%} of {rates} ({machine.name}, "
+        f"{machine.memory_bytes_per_s / 1e9:.1f} GB/s, compute {share.mfu:.0%} of {rates} ({machine.name}, "
         f"{machine.threads} threads)."
-    ]
+    )
+    if share.fraction <= 1:
+        return [sentence]
+    return [sentence, "Above 100 %: the machine was busier while its ceilings were measured; measure on a quiet one."]
 
 
 def steps_json(trace: Trace, share: RooflineShare | None, out: Path) -> dict[str, Any]:
