@@ -1,7 +1,7 @@
 """`engine bench`: measure this engine on this machine and write traces that calibration and the simulator read."""
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 from engine.bench.grid import Grid
 from engine.bench.load import DEFAULT_DURATION_S, DEFAULT_INPUT, DEFAULT_OUTPUT, DEFAULT_RATE_PER_S, Load
 from engine.core.bench_result import bench_result
-from engine.core.metrics import parse_slo
+from engine.core.metrics import Slo, parse_slo
 from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_trace
 from roofline import console
 from roofline.errors import InputError
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from engine.bench.attainment import RooflineShare
     from engine.bench.loop import Live
     from engine.bench.machine import Machine
+    from engine.bench.serve import Session
+    from engine.bench.steps import GridSession
     from engine.serving.llm import LLM
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 INTERRUPTED = 130  # what shells report after Ctrl-C
-DEFAULT = Grid()
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    """Numbers as an option takes them."""
-    return ",".join(map(str, numbers))
+def listed(name: str) -> str:
+    """A list of the default grid as an option takes it."""
+    return ",".join(map(str, getattr(Grid(), name)))
 
 
 ModelOption = Annotated[str, typer.Option(help="smollm2-135m, a .gguf file, or a Hugging Face folder.")]
@@ -39,9 +40,50 @@ SeedOption = Annotated[int, typer.Option(help="Same seed, same requests and prom
 OutOption = Annotated[Path, typer.Option(help="Folder for the trace; an older trace there is replaced.")]
 FormatOption = Annotated[Literal["parquet", "csv"], typer.Option("--format", help="Of the trace's tables.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+TraceOption = Annotated[
+    Path | None, typer.Option(help="Recorded requests: Azure, BurstGPT or Mooncake file, or a trace folder.")
+]
+RateOption = Annotated[
+    float | None,
+    typer.Option(help=f"Requests/s, inf: all at once. Default {DEFAULT_RATE_PER_S:g}; a trace keeps its own arrivals."),
+]
+BurstinessOption = Annotated[
+    float, typer.Option(help="Shape of the gaps: 1 Poisson, below 1 bursty, inf constant spacing.")
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option(help=f"Prompt tokens: 128, uniform:LOW:HIGH or lognormal:MEAN:CV[:LONGEST]. Default {DEFAULT_INPUT}."),
+]
+OutputOption = Annotated[str | None, typer.Option(help=f"Output tokens, likewise. Default {DEFAULT_OUTPUT}.")]
+CountOption = Annotated[int | None, typer.Option(help="Stop sending after this many.")]
+DurationOption = Annotated[
+    float | None,
+    typer.Option(help=f"Send for this many seconds, then finish. Default {DEFAULT_DURATION_S:g} without a count."),
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option(help="Most requests in flight: the client holds the others back.")
+]
+SloOption = Annotated[str | None, typer.Option(help="Targets for goodput, in ms: 'ttft:500 tpot:50 e2el:10000'.")]
+
 BlocksOption = Annotated[int | None, typer.Option(help="KV blocks; few force preemptions.")]
 BlockSizeOption = Annotated[int, typer.Option(help="Tokens a KV block holds.")]
+SeqsOption = Annotated[int | None, typer.Option(help="Requests that may run at once.")]
 BatchedOption = Annotated[int | None, typer.Option(help="Tokens a step may compute.")]
+ContextOption = Annotated[int | None, typer.Option(help="Longest context; without it, the model's.")]
+PrefixOption = Annotated[bool, typer.Option(help="Reuse the blocks of shared prefixes.")]
+ChunkedOption = Annotated[bool, typer.Option(help="Split long prompts over steps.")]
+AsyncOption = Annotated[bool, typer.Option(help="Schedule a step while the one before runs.")]
+PolicyOption = Annotated[Literal["fcfs", "priority"], typer.Option(help="Who is served first.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a result goes."""
+
+    folder: Path
+    table_format: Literal["parquet", "csv"]
+    as_json: bool
 
 
 @app.callback()
@@ -53,44 +95,25 @@ def _root() -> None:
 def serve(
     *,
     model: ModelOption = "smollm2-135m",
-    trace: Annotated[
-        Path | None, typer.Option(help="Recorded requests: Azure, BurstGPT or Mooncake file, or a trace folder.")
-    ] = None,
-    request_rate: Annotated[
-        float | None,
-        typer.Option(
-            help=f"Requests/s, inf: all at once. Default {DEFAULT_RATE_PER_S:g}; a trace keeps its own arrivals."
-        ),
-    ] = None,
-    burstiness: Annotated[
-        float, typer.Option(help="Shape of the gaps: 1 Poisson, below 1 bursty, inf constant spacing.")
-    ] = 1.0,
-    input_len: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Prompt tokens: 128, uniform:LOW:HIGH or lognormal:MEAN:CV[:LONGEST]. Default {DEFAULT_INPUT}."
-        ),
-    ] = None,
-    output_len: Annotated[str | None, typer.Option(help=f"Output tokens, likewise. Default {DEFAULT_OUTPUT}.")] = None,
-    num_requests: Annotated[int | None, typer.Option(help="Stop sending after this many.")] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(help=f"Send for this many seconds, then finish. Default {DEFAULT_DURATION_S:g} without a count."),
-    ] = None,
-    max_concurrency: Annotated[
-        int | None, typer.Option(help="Most requests in flight: the client holds the others back.")
-    ] = None,
-    slo: Annotated[str | None, typer.Option(help="Targets for goodput, in ms: 'ttft:500 tpot:50 e2el:10000'.")] = None,
+    trace: TraceOption = None,
+    request_rate: RateOption = None,
+    burstiness: BurstinessOption = 1.0,
+    input_len: InputOption = None,
+    output_len: OutputOption = None,
+    num_requests: CountOption = None,
+    duration: DurationOption = None,
+    max_concurrency: ConcurrencyOption = None,
+    slo: SloOption = None,
     seed: SeedOption = 0,
     num_blocks: BlocksOption = None,
     block_size: BlockSizeOption = 16,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Requests that may run at once.")] = None,
+    max_num_seqs: SeqsOption = None,
     max_num_batched_tokens: BatchedOption = None,
-    max_model_len: Annotated[int | None, typer.Option(help="Longest context; without it, the model's.")] = None,
-    prefix_caching: Annotated[bool, typer.Option(help="Reuse the blocks of shared prefixes.")] = True,
-    chunked_prefill: Annotated[bool, typer.Option(help="Split long prompts over steps.")] = True,
-    async_scheduling: Annotated[bool, typer.Option(help="Schedule a step while the one before runs.")] = False,
-    policy: Annotated[Literal["fcfs", "priority"], typer.Option(help="Who is served first.")] = "fcfs",
+    max_model_len: ContextOption = None,
+    prefix_caching: PrefixOption = True,
+    chunked_prefill: ChunkedOption = True,
+    async_scheduling: AsyncOption = False,
+    policy: PolicyOption = "fcfs",
     dtype: DtypeOption = "fp32",
     threads: ThreadsOption = None,
     out: OutOption = Path("out/bench-serve"),
@@ -103,34 +126,39 @@ def serve(
     back. Ctrl-C ends the run with a complete partial trace.
     """
     targets = None if slo is None else parse_slo(slo)
-    load = Load(trace, input_len, output_len, request_rate, burstiness, num_requests, duration)
-    workload = load.workload(seed)
+    workload = Load(trace, input_len, output_len, request_rate, burstiness, num_requests, duration).workload(seed)
     check_writable(out)
-    settings = _settings(
-        num_blocks=num_blocks, block_size=block_size, max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
-        enable_prefix_caching=prefix_caching, enable_chunked_prefill=chunked_prefill,
-        async_scheduling=async_scheduling, policy=policy,
-    )  # fmt: skip
+    settings = {
+        "num_blocks": num_blocks, "block_size": block_size, "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens, "max_model_len": max_model_len,
+        "enable_prefix_caching": prefix_caching, "enable_chunked_prefill": chunked_prefill,
+        "async_scheduling": async_scheduling, "policy": policy,
+    }  # fmt: skip
     llm = _load(model, dtype, threads, settings)
-    from engine.bench import serve as bench
+    from engine.bench.serve import prepare
+
+    with console.err.status("Warming up ..."):
+        session = prepare(llm, workload, seed, max_concurrency)
+    _serve(session, targets, Output(out, table_format, as_json))
+
+
+def _serve(session: "Session", targets: Slo | None, output: Output) -> None:
+    """Run a session that is ready, write what it measured, and show it."""
     from engine.bench import summary
 
-    with console.err.status("Measuring this machine and warming up ..."):
-        machine = _measure(llm)
-        session = bench.prepare(llm, machine, workload, seed, max_concurrency)
+    machine = _measure(session.llm)
     with console.progress("requests") as progress:
-        task = progress.add_task("serving", total=len(workload))
-        served = session.run(_Shower(progress, task))
-    result = bench_result(served.trace, targets)
-    texts = {BENCH_RESULT_FILE: json.dumps(result, indent=1, allow_nan=False) + "\n"}
-    write_trace(out, served.trace, table_format, texts)
-    share = _share(served.trace, llm, machine)
-    if as_json:
-        console.print_json(summary.serve_json(served, share, out))
+        task = progress.add_task("serving", total=len(session.workload))
+        served = session.run(machine, _Shower(progress, task))
+    texts = {BENCH_RESULT_FILE: json.dumps(bench_result(served.trace, targets), indent=1, allow_nan=False) + "\n"}
+    write_trace(output.folder, served.trace, output.table_format, texts)
+    share = _share(served.trace, session.llm, machine)
+    if output.as_json:
+        console.print_json(summary.serve_json(served, share, output.folder))
     else:
         console.out.print(summary.latency_table(served))
-        _print([*summary.serve_sentences(served, share, machine), f"Trace and {BENCH_RESULT_FILE} are in {out}."])
+        _print(summary.serve_sentences(served, share, machine))
+        _print([f"Trace and {BENCH_RESULT_FILE} are in {output.folder}."])
     if served.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -139,14 +167,12 @@ def serve(
 def steps(
     *,
     model: ModelOption = "smollm2-135m",
-    decode_batches: Annotated[str, typer.Option(help="Sequences that decode together.")] = _listed(
-        DEFAULT.decode_batches
-    ),
-    contexts: Annotated[str, typer.Option(help="Tokens in the cache of each.")] = _listed(DEFAULT.contexts),
-    chunks: Annotated[str, typer.Option(help="Tokens of a prefill chunk.")] = _listed(DEFAULT.chunks),
-    histories: Annotated[str, typer.Option(help="Cached tokens before a chunk.")] = _listed(DEFAULT.histories),
-    mixed_chunks: Annotated[str, typer.Option(help="Chunks beside a decode batch.")] = _listed(DEFAULT.mixed_chunks),
-    repeats: Annotated[int, typer.Option(help="Runs of each point; the median one is kept.")] = DEFAULT.repeats,
+    decode_batches: Annotated[str, typer.Option(help="Sequences that decode together.")] = listed("decode_batches"),
+    contexts: Annotated[str, typer.Option(help="Tokens in the cache of each.")] = listed("contexts"),
+    chunks: Annotated[str, typer.Option(help="Tokens of a prefill chunk.")] = listed("chunks"),
+    histories: Annotated[str, typer.Option(help="Cached tokens before a chunk.")] = listed("histories"),
+    mixed_chunks: Annotated[str, typer.Option(help="Chunks beside a decode batch.")] = listed("mixed_chunks"),
+    repeats: Annotated[int, typer.Option(help="Runs of each point; the median one is kept.")] = Grid().repeats,
     seed: SeedOption = 0,
     block_size: BlockSizeOption = 16,
     num_blocks: BlocksOption = None,
@@ -162,34 +188,39 @@ def steps(
     Lists are numbers with commas. Ctrl-C keeps the points measured so far.
     """
     named = {"decode_batches": decode_batches, "contexts": contexts, "chunks": chunks, "histories": histories}
-    grid = Grid(
-        **{name: _numbers(name, text) for name, text in (named | {"mixed_chunks": mixed_chunks}).items()},
-        repeats=repeats,
-    )
+    lists = {name: _numbers(name, text) for name, text in (named | {"mixed_chunks": mixed_chunks}).items()}
+    grid = Grid(**lists, repeats=repeats)
     check_writable(out)
-    budget = max_num_batched_tokens or grid.least_budget
-    settings = _settings(
-        num_blocks=num_blocks or grid.num_blocks(block_size, budget), block_size=block_size,
-        max_num_batched_tokens=budget, max_num_seqs=max(grid.decode_batches) + 1,
-    )  # fmt: skip
+    budget = grid.least_budget if max_num_batched_tokens is None else max_num_batched_tokens
+    settings = {
+        "num_blocks": grid.num_blocks(block_size, budget) if num_blocks is None else num_blocks, "block_size": block_size,
+        "max_num_batched_tokens": budget, "max_num_seqs": max(grid.decode_batches) + 1,
+    }  # fmt: skip
     llm = _load(model, dtype, threads, settings)
-    from engine.bench import steps as bench
+    from engine.bench.steps import prepare
+
+    with console.err.status("Warming up ..."):
+        session = prepare(llm, grid, seed)
+    _measure_grid(session, Output(out, table_format, as_json))
+
+
+def _measure_grid(session: "GridSession", output: Output) -> None:
+    """Run a grid that is ready, write what it measured, and show it."""
     from engine.bench import summary
 
-    with console.err.status("Measuring this machine and warming up ..."):
-        machine = _measure(llm)
-        session = bench.prepare(llm, machine, grid, seed)
+    machine = _measure(session.llm)
     with console.progress("points") as progress:
-        task = progress.add_task("measuring", total=grid.num_points)
-        trace = session.run(lambda: progress.advance(task))
-    write_trace(out, trace, table_format)
-    interrupted, share = trace.meta["workload"]["interrupted"], _share(trace, llm, machine)
-    if as_json:
-        console.print_json(summary.steps_json(trace, share, out))
+        task = progress.add_task("measuring", total=session.grid.num_points)
+        trace = session.run(machine, lambda: progress.advance(task))
+    write_trace(output.folder, trace, output.table_format)
+    share = _share(trace, session.llm, machine)
+    if output.as_json:
+        console.print_json(summary.steps_json(trace, share, output.folder))
     else:
         console.out.print(summary.steps_table(trace.steps))
-        _print([*summary.roofline_sentences(share, machine), f"The trace is in {out}."])
-    if interrupted:
+        _print([*summary.roofline_sentences(share, machine), f"The trace is in {output.folder}."])
+    if trace.meta["workload"]["interrupted"]:
+        _print(["Interrupted: the trace holds the points measured before."])
         raise typer.Exit(INTERRUPTED)
 
 
@@ -211,11 +242,6 @@ class _Shower:
         self._progress.update(self._task, completed=live.num_finished, description=text)
 
 
-def _settings(**given: Any) -> dict[str, Any]:
-    """The engine settings the user gave."""
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _numbers(name: str, text: str) -> tuple[int, ...]:
     """A list of whole numbers as typed."""
     try:
@@ -229,14 +255,16 @@ def _load(model: str, dtype: str, threads: int | None, settings: dict[str, Any])
     from engine.serving.llm import LLM
 
     with console.err.status(f"Loading {Path(model).name} ..."):
-        return LLM.load(model, dtype=dtype, num_threads=threads, **settings)
+        given = {name: value for name, value in settings.items() if value is not None}
+        return LLM.load(model, dtype=dtype, num_threads=threads, **given)
 
 
 def _measure(llm: "LLM") -> "Machine":
     from engine.bench.machine import measure_machine
     from engine.bench.meta import weight_dtype
 
-    return measure_machine([weight_dtype(llm)])
+    with console.err.status("Measuring this machine ..."):
+        return measure_machine([weight_dtype(llm)])
 
 
 def _share(trace: Trace, llm: "LLM", machine: "Machine") -> "RooflineShare | None":

@@ -32,7 +32,7 @@ class Served:
     interrupted: bool
 
 
-def prepare(llm: LLM, machine: Machine, workload: Workload, seed: int, max_concurrency: int | None = None) -> "Session":
+def prepare(llm: LLM, workload: Workload, seed: int, max_concurrency: int | None = None) -> "Session":
     """Check everything and warm up; `Session.run` then starts the clock.
 
     Every answer is as long as the workload says (end tokens are ignored). Raises `InputError` or `CapacityError` for a
@@ -45,22 +45,26 @@ def prepare(llm: LLM, machine: Machine, workload: Workload, seed: int, max_concu
     vocabulary = llm.model.shape.vocab_size
     prompts = [prompt_token_ids(workload, index, vocabulary, seed).tolist() for index in range(len(workload))]
     warm_up(llm)
-    meta = trace_meta(llm, machine, seed, {"max_concurrency": max_concurrency})
     run = ServingRun(llm, workload, prompts, StepLog(llm.config.usable_blocks), max_concurrency)
-    return Session(run, workload, meta, llm.config.policy == "priority")
+    return Session(llm, run, workload, seed, max_concurrency)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """A run that is ready to start."""
 
+    llm: LLM
     loop: ServingRun
     workload: Workload
-    meta: dict[str, Any]
-    with_priorities: bool = False
+    seed: int
+    max_concurrency: int | None
 
-    def run(self, on_step: OnStep) -> Served:
-        """Serve to the end, or to the user's Ctrl-C; either way the trace is complete and consistent."""
+    def run(self, machine: Machine, on_step: OnStep) -> Served:
+        """Serve to the end, or to the user's Ctrl-C; either way the trace is complete and consistent.
+
+        `machine` goes into the trace's `meta.json`.
+        """
+        meta = trace_meta(self.llm, machine, self.seed, {"max_concurrency": self.max_concurrency})
         gc.collect()
         gc.freeze()  # model and prompts are not walked by collections in the middle of a step
         try:
@@ -68,20 +72,19 @@ class Session:
                 self.loop.run(WallClock(), interrupt, on_step)
         finally:
             gc.unfreeze()
-        return self.served(interrupt)
+        return self._served(meta, interrupt)
 
-    def served(self, interrupt: Interrupt) -> Served:
-        """The trace of what has run."""
+    def _served(self, meta: dict[str, Any], interrupt: Interrupt) -> Served:
         unsent = self.loop.num_unsent
         description = {**self.workload.description, "num_unsent": unsent, "interrupted": interrupt.requested}
         requests = self._with_workload_columns(requests_table(self.loop.records))
-        trace = Trace({**self.meta, "workload": description}, self.loop.steps.table(), requests)
+        trace = Trace({**meta, "workload": description}, self.loop.steps.table(), requests)
         return Served(trace, unsent, interrupt.requested)
 
     def _with_workload_columns(self, requests: pd.DataFrame) -> pd.DataFrame:
         """What an exact replay needs besides lengths: priorities where they decide, prefixes where they are shared."""
         sent = len(requests)
-        if self.with_priorities:
+        if self.llm.config.policy == "priority":
             requests["priority"] = self.workload.requests["priority"].to_numpy()[:sent]
         if self.workload.block_keys is not None:
             requests["block_keys"] = pd.Series(self.workload.block_keys[:sent], dtype=object)

@@ -7,8 +7,6 @@ of median wall time becomes its row, so that every row is a step that happened.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 
 from engine.bench.clock import Clock, WallClock
@@ -34,22 +32,26 @@ class GridSession:
 
     llm: LLM
     grid: Grid
-    meta: dict[str, Any]
+    seed: int
 
-    def run(self, on_point: Callable[[], None]) -> Trace:
-        """Measure all points, or those before the user's Ctrl-C; either way the trace is complete."""
-        run = GridRun(self.llm, self.grid, WallClock(), self.meta["seed"])
+    def run(self, machine: Machine, on_point: Callable[[], None]) -> Trace:
+        """Measure all points, or those before the user's Ctrl-C; either way the trace is complete.
+
+        `machine` goes into the trace's `meta.json`.
+        """
+        meta = trace_meta(self.llm, machine, self.seed)
+        run = GridRun(self.llm, self.grid, WallClock(), self.seed)
         with interruptible() as interrupt:
             run.run(interrupt, on_point)
         workload = {"kind": "grid", **asdict(self.grid), "interrupted": interrupt.requested}
-        return Trace({**self.meta, "workload": workload}, steps=run.steps.table())
+        return Trace({**meta, "workload": workload}, steps=run.steps.table())
 
 
-def prepare(llm: LLM, machine: Machine, grid: Grid, seed: int) -> GridSession:
+def prepare(llm: LLM, grid: Grid, seed: int) -> GridSession:
     """Check everything and warm up; raises `InputError` or `CapacityError` where a point cannot be run."""
     grid.check(llm.config)
     warm_up(llm)
-    return GridSession(llm, grid, trace_meta(llm, machine, seed))
+    return GridSession(llm, grid, seed)
 
 
 class GridRun:

@@ -1,1 +1,1 @@
-"""The engine's policy and bookkeeping without torch; the simulator runs the same code."""
+"""What the engine and the simulator share; it never loads torch."""
