@@ -193,9 +193,11 @@ def steps(
     check_writable(out)
     budget = grid.least_budget if max_num_batched_tokens is None else max_num_batched_tokens
     settings = {
-        "num_blocks": grid.num_blocks(block_size, budget) if num_blocks is None else num_blocks, "block_size": block_size,
-        "max_num_batched_tokens": budget, "max_num_seqs": max(grid.decode_batches) + 1,
-    }  # fmt: skip
+        "num_blocks": grid.num_blocks(block_size, budget) if num_blocks is None else num_blocks,
+        "block_size": block_size,
+        "max_num_batched_tokens": budget,
+        "max_num_seqs": max(grid.decode_batches) + 1,
+    }
     llm = _load(model, dtype, threads, settings)
     from engine.bench.steps import prepare
 

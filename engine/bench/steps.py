@@ -7,6 +7,7 @@ of median wall time becomes its row, so that every row is a step that happened.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from engine.bench.clock import Clock, WallClock
