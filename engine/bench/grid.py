@@ -14,12 +14,12 @@ class Grid:
     All in tokens but for `decode_batches` (sequences); each point is run `repeats` times.
     """
 
-    decode_batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    decode_batches: tuple[int, ...] = (1, 2, 4, 8, 16)
     contexts: tuple[int, ...] = (32, 128, 512)
     chunks: tuple[int, ...] = (16, 64, 256, 512)
     histories: tuple[int, ...] = (0, 256, 1024)
     mixed_chunks: tuple[int, ...] = (32, 192)
-    repeats: int = 5
+    repeats: int = 3
 
     def __post_init__(self) -> None:
         for name in ("decode_batches", "contexts", "chunks", "histories", "mixed_chunks"):

@@ -9,7 +9,7 @@ from rich.table import Table
 from engine.bench.attainment import RooflineShare
 from engine.bench.machine import Machine
 from engine.bench.serve import Served
-from engine.core.metrics import summarize
+from engine.core.metrics import completed, summarize
 from engine.core.trace import Trace
 
 _LATENCIES = {
@@ -52,7 +52,8 @@ def serve_sentences(served: Served, share: RooflineShare | None, machine: Machin
     if summary["makespan_s"]:
         rates = f"{summary['request_throughput']:.2f} requests/s, {summary['output_throughput']:.1f} output tokens/s"
         counts = f"{summary['num_steps']} steps, {summary['num_preemptions']} preemptions"
-        sentences.append(f"{len(requests)} requests in {summary['makespan_s']:.1f} s: {rates}, {counts}.")
+        done = int(completed(requests).sum())
+        sentences.append(f"{done} requests completed in {summary['makespan_s']:.1f} s: {rates}, {counts}.")
     if served.interrupted:
         aborted = int((requests["finish_reason"] == "abort").sum())
         sentences.append(f"Interrupted: {aborted} requests were aborted, {served.num_unsent} never sent.")

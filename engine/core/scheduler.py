@@ -44,7 +44,7 @@ class Scheduler:
         self._steady = False
         self._blocked_head: tuple[Request, int, bool] | None = None
 
-    # --- what callers do -------------------------------------------------------------------------------------------
+    # --- what callers do ---
 
     def add(self, request: Request) -> None:
         """Put a new request into the waiting queue; CapacityError if it could never run."""
@@ -106,7 +106,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """True while any request waits or runs."""
-        return bool(self.running) or len(self.waiting) > 0
+        return len(self.running) + len(self.waiting) > 0
 
     @property
     def num_running(self) -> int:
@@ -118,7 +118,7 @@ class Scheduler:
         """Requests not yet admitted or preempted."""
         return len(self.waiting)
 
-    # --- fast-forward ----------------------------------------------------------------------------------------------
+    # --- fast-forward ---
 
     def steady_steps(self, limit: int) -> int:
         """After a `schedule()`: how many more steps, at most `limit`, would decide the same if nobody ends or arrives.
@@ -154,7 +154,7 @@ class Scheduler:
         self._in_flight = [self._in_flight[-1].later(steps - back, used) for back in reversed(range(behind))]
         return self._in_flight[-1]
 
-    # --- running requests ------------------------------------------------------------------------------------------
+    # --- running requests ---
 
     def _serve_without_walking(self, plan: StepPlan) -> bool:
         """Give every running request its tokens without touching the cohort; False if order would matter."""
@@ -277,12 +277,10 @@ class Scheduler:
             self._left[request] = None
 
     def _walk_also(self, request: Request) -> None:
-        """Walk a request that left the cohort, in the running order; `_others` is sorted but for it."""
-        self._others[request] = None
-        if next(reversed(self._others)) is request:
-            self._others = dict.fromkeys(sorted(self._others, key=lambda r: r.order))
+        """Walk a request that left the cohort, at its place in the running order."""
+        self._others = dict.fromkeys(sorted([*self._others, request], key=lambda r: r.order))
 
-    # --- waiting requests ------------------------------------------------------------------------------------------
+    # --- waiting requests ---
 
     def _admit(self, plan: StepPlan) -> None:
         """Let waiting requests in from the head, as long as budget, places and blocks allow."""
@@ -324,7 +322,7 @@ class Scheduler:
         self.running[request] = None
         self._others[request] = None
 
-    # --- the decision becomes state ----------------------------------------------------------------------------------
+    # --- the decision becomes state ---
 
     def _apply(self, plan: StepPlan) -> Batch:
         """Count the given tokens as computed, so that the next step can be scheduled before this one's results."""
@@ -369,8 +367,8 @@ class Scheduler:
 
     def _filling(self) -> list[Request]:
         """Cohort members with a block to register in this step; a key that came one step late counts then."""
-        offsets = (-1, 0) if self.config.async_scheduling else (0,)
-        members = [r for offset in offsets for r in self.cohort.filling(offset)]
+        late = [*self.cohort.filling(-1)] if self.config.async_scheduling else []
+        members = [*late, *self.cohort.filling()]
         return [r for r in members if len(r.block_keys) > r.num_keyed_blocks]
 
     def _is_decoding(self, request: Request) -> bool:

@@ -73,8 +73,8 @@ def read_trace(path: Path | str) -> Trace:
         return Trace({}, requests=checked_requests(read_table(path), str(path)), source=str(path))
     if not path.is_dir():
         raise TraceError(f"{path} does not exist; give a trace folder or a requests file.")
-    meta = _read_meta(path / "meta.json")
-    steps, requests = _find_table(path, "steps"), _find_table(path, "requests")
+    meta = read_meta(path / "meta.json")
+    steps, requests = find_table(path, "steps"), find_table(path, "requests")
     if steps is None and requests is None:
         raise TraceError(f"{path} holds neither steps nor requests (.parquet or .csv); it is no trace.")
     return Trace(
@@ -212,14 +212,16 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _find_table(folder: Path, name: str) -> Path | None:
+def find_table(folder: Path, name: str) -> Path | None:
+    """The folder's table of that name, parquet or CSV; None where there is none, TraceError where there are both."""
     found = [path for path in (folder / f"{name}.parquet", folder / f"{name}.csv") if path.exists()]
     if len(found) > 1:
         raise TraceError(f"{folder} holds both {found[0].name} and {found[1].name}; remove one, they may differ.")
     return found[0] if found else None
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
+    """The contents of a `meta.json`; TraceError where it is missing, malformed or of another version."""
     if not path.exists():
         raise TraceError(f"{path.parent} has no meta.json; a trace says there which model and hardware it is of.")
     try:
