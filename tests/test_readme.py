@@ -49,8 +49,7 @@ def _suggestion(path: str) -> str:
     """A line to start from, with the first line of the module's docstring."""
     source = ROOT / path / "__init__.py" if path.endswith("/") else ROOT / path
     docstring = ast.get_docstring(ast.parse(source.read_text())) if source.suffix == ".py" and source.exists() else None
-    depth, name = path.rstrip("/").count("/"), path.rstrip("/").split("/")[-1] + "/" * path.endswith("/")
-    return f"{'  ' * depth}{name}  {docstring.splitlines()[0] if docstring else ''}"
+    return f"{path}  {docstring.splitlines()[0] if docstring else ''}"
 
 
 def test_file_list_is_the_tree():

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from engine.core.decode_cohort import DecodeCohort
 from engine.core.request import Request
-from roofline.step_time import BatchWork
+from roofline.step_time import BatchWork, chunk_attn_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,23 @@ class Chunk:
     samples: bool
     num_drafts: int = 0
     is_decode: bool = False
+
+
+def batch_work(chunks: tuple[Chunk, ...], cohort: DecodeCohort) -> BatchWork:
+    """The numbers of a step that computes `chunks` and has just advanced `cohort`."""
+    prefills = [c for c in chunks if not c.is_decode]
+    drafting = [c for c in chunks if c.is_decode]
+    plain = len(cohort)
+    return BatchWork(
+        num_prefill_seqs=len(prefills),
+        prefill_tokens=sum(c.num_tokens for c in prefills),
+        prefill_kv_tokens=sum(c.start for c in prefills),
+        prefill_attn_pairs=sum(chunk_attn_pairs(c.num_tokens, c.start) for c in prefills),
+        num_decode_seqs=plain + len(drafting),
+        decode_tokens=plain + sum(c.num_tokens for c in drafting),
+        decode_kv_tokens=cohort.context_tokens - plain + sum(c.start for c in drafting),
+        decode_kv_max=max([cohort.longest_context - 1] * (plain > 0) + [c.start for c in drafting], default=0),
+    )
 
 
 @dataclass(frozen=True, slots=True)

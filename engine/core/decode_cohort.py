@@ -60,6 +60,11 @@ class DecodeCohort:
         """Members that may need a block in the step `offset` steps ahead (0: the next one)."""
         return self._ring[(self.steps + offset) % self._block_size]
 
+    def short(self) -> list[Request]:
+        """Members that need a block in the next step; rejected drafts may have left one of `growing()` a spare."""
+        size, reach = self._block_size, self.steps + self._lookahead
+        return [r for r in self.growing() if len(r.block_ids) * size <= reach - r.anchor]
+
     def filling(self, offset: int = 0) -> dict[Request, None]:
         """Members whose last block becomes full in the step `offset` steps ahead."""
         return self._ring[(self.steps + offset + 1 - self._lookahead) % self._block_size]
@@ -85,7 +90,7 @@ class DecodeCohort:
         return heap[0][0] - self.steps if heap else None
 
     def steps_until_short(self, num_free: int, limit: int) -> int:
-        """How many steps, at most `limit`, can pass before a member needs a block that `num_free` blocks do not give."""
+        """How many steps, at most `limit`, can pass before the members need more than `num_free` blocks."""
         if not self.members:
             return limit
         rounds, left = divmod(num_free, len(self.members))

@@ -19,7 +19,7 @@ class KvBlocks:
 
     The queue is a deque of block ids in LRU order. A block that a prefix hit revives leaves a stale entry behind,
     counted in `_stale` and skipped when it surfaces: the earlier entry of a block is always the stale one, so the
-    order stays exactly LRU and every operation stays O(1) a block.
+    order stays exactly LRU. Only keyed and shared blocks are known one by one: an owned block of its own costs nothing.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -29,10 +29,10 @@ class KvBlocks:
         self.num_free = config.usable_blocks
         self.version = 0  # grows whenever a waiting request might fit better than before: blocks freed or keyed
         self._queue = deque(range(1, config.num_blocks))
-        self._owners = [0] * config.num_blocks
-        self._stale = [0] * config.num_blocks
-        self._num_stale = 0
-        self._key_of: list[Key | None] = [None] * config.num_blocks
+        self._stale: dict[int, int] = {}
+        self._more_owners: dict[int, int] = {}  # owners beyond the first
+        self._key_of: dict[int, Key] = {}
+        self._idle: set[int] = set()  # keyed blocks in the free queue
         self._cached: dict[Key, dict[int, None]] = {}
 
     @property
@@ -58,41 +58,50 @@ class KvBlocks:
 
     def num_idle(self, blocks: Sequence[int]) -> int:
         """How many of `blocks` have no owner, and so would be taken out of the free queue."""
-        return sum(self._owners[block] == 0 for block in blocks)
+        return sum(block in self._idle for block in blocks)
 
     def adopt(self, request: Request, hit: Sequence[int]) -> None:
         """Make `request` an owner of the blocks of a prefix hit."""
         for block in hit:
-            if self._owners[block] == 0:
-                self._stale[block] += 1
-                self._num_stale += 1
+            if block in self._idle:
+                self._idle.remove(block)
+                self._stale[block] = self._stale.get(block, 0) + 1
                 self.num_free -= 1
-            self._owners[block] += 1
+            else:
+                self._more_owners[block] = self._more_owners.get(block, 0) + 1
         request.block_ids.extend(hit)
         request.num_keyed_blocks = len(hit)
 
     def grow(self, request: Request, count: int) -> None:
-        """Give `request` the `count` least recently used free blocks."""
+        """Give `request` `count` free blocks."""
+        request.block_ids.extend(self._take(count))
+
+    def grow_each(self, requests: Sequence[Request]) -> None:
+        """Give each of `requests` one free block."""
+        for request, block in zip(requests, self._take(len(requests)), strict=True):
+            request.block_ids.append(block)
+
+    def _take(self, count: int) -> list[int]:
+        """The `count` least recently used free blocks; what was cached in them is forgotten."""
         assert count <= self.num_free
-        popleft, stale = self._queue.popleft, self._stale
-        if self._num_stale == 0:
-            taken = [popleft() for _ in range(count)]
-        else:
-            taken = []
-            while len(taken) < count:
-                block = popleft()
-                if stale[block]:
-                    stale[block] -= 1
-                    self._num_stale -= 1
-                else:
-                    taken.append(block)
+        popleft = self._queue.popleft
+        taken = [popleft() for _ in range(count)] if not self._stale else self._take_past_stale(count)
         self.num_free -= count
-        if self.caching:
-            for block in taken:
-                self._owners[block] = 1
-                if self._key_of[block] is not None:
-                    self._forget(block)
-        request.block_ids.extend(taken)
+        if self._idle:
+            for block in self._idle.intersection(taken):
+                self._forget(block)
+        return taken
+
+    def _take_past_stale(self, count: int) -> list[int]:
+        taken: list[int] = []
+        while len(taken) < count:
+            block = self._queue.popleft()
+            entries = self._stale.pop(block, 0)
+            if entries > 1:
+                self._stale[block] = entries - 1
+            elif not entries:
+                taken.append(block)
+        return taken
 
     def register(self, request: Request, num_computed_tokens: int) -> None:
         """Make the request's full blocks findable, as far as their keys are known."""
@@ -109,22 +118,28 @@ class KvBlocks:
     def release(self, request: Request) -> None:
         """Take all blocks from `request`; those without another owner join the free queue, tail first."""
         blocks = request.block_ids[::-1]
-        if self.caching:
-            owners = self._owners
-            for block in blocks:
-                owners[block] -= 1
-            blocks = [block for block in blocks if owners[block] == 0]
+        if self._more_owners:
+            blocks = [block for block in blocks if not self._has_other_owner(block)]
+        if self._key_of:
+            self._idle.update(self._key_of.keys() & blocks)
         self._queue.extend(blocks)
         self.num_free += len(blocks)
         self.version += 1
         request.block_ids = []
         request.num_keyed_blocks = 0
 
+    def _has_other_owner(self, block: int) -> bool:
+        """Drop one owner; True if another remains."""
+        more = self._more_owners.pop(block, 0)
+        if more > 1:
+            self._more_owners[block] = more - 1
+        return more > 0
+
     def _forget(self, block: int) -> None:
         """Evict a cached block: its content is about to be overwritten."""
-        key = self._key_of[block]
+        self._idle.remove(block)
+        key = self._key_of.pop(block)
         blocks = self._cached[key]
         del blocks[block]
         if not blocks:
             del self._cached[key]
-        self._key_of[block] = None

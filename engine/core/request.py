@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from roofline.errors import InputError
+from engine.core.config import EngineConfig
+from roofline.errors import CapacityError, InputError
 
 if TYPE_CHECKING:
     from engine.core.decode_cohort import DecodeCohort
@@ -66,3 +67,20 @@ class Request:
     def num_tokens(self) -> int:
         """Prompt plus output, counting tokens that a step in flight is about to yield."""
         return self.num_tokens_settled if self.cohort is None else self.cohort.steps - self.anchor + 1
+
+    def limit_tokens(self, config: EngineConfig) -> None:
+        """Set `token_limit` under an engine's settings; CapacityError if the request could never run there."""
+        prompt, limit = self.num_prompt_tokens, config.max_model_len
+        if prompt >= limit:
+            raise CapacityError(
+                f"request {self.request_id}: a prompt of {prompt} tokens leaves no room for an answer within "
+                f"max_model_len {limit}. Shorten the prompt or raise max_model_len."
+            )
+        self.token_limit = min(prompt + self.max_tokens, limit)
+        needed = -(-(self.token_limit - 1 + config.num_lookahead_tokens) // config.block_size)
+        if needed > config.usable_blocks:
+            raise CapacityError(
+                f"request {self.request_id}: {prompt} prompt and {self.max_tokens} output tokens need {needed} KV "
+                f"blocks of {config.block_size}, and there are {config.usable_blocks}. Raise num_blocks to "
+                f"{needed + 1} or lower max_tokens."
+            )

@@ -11,20 +11,18 @@ With asynchronous scheduling, `schedule()` for step k+1 is called before `comple
 
 A step costs what changes in it. Plainly decoding requests stand in a `DecodeCohort` and are not touched; the running
 requests outside it (prefilling, drafting, starved) are walked. That is exact while every member is served and blocks
-suffice; where the token budget or the free blocks fall short, `_serve_in_order` walks all running requests as vLLM does.
+suffice; where the token budget or the free blocks fall short, `_serve_in_order` walks all running requests in order.
 """
 
 from collections.abc import Iterable, Mapping
 
-from engine.core.batch import Batch, Chunk
+from engine.core.batch import Batch, Chunk, batch_work
 from engine.core.config import EngineConfig
 from engine.core.decode_cohort import DecodeCohort
 from engine.core.kv_blocks import KvBlocks
 from engine.core.request import Request, Status
 from engine.core.step_plan import StepPlan
 from engine.core.waiting import waiting_queue
-from roofline.errors import CapacityError
-from roofline.step_time import BatchWork, chunk_attn_pairs
 
 
 class Scheduler:
@@ -46,24 +44,11 @@ class Scheduler:
         self._steady = False
         self._blocked_head: tuple[Request, int, bool] | None = None
 
-    # --- what callers do -------------------------------------------------------------------------------------------
+    # --- what callers do ---
 
     def add(self, request: Request) -> None:
         """Put a new request into the waiting queue; CapacityError if it could never run."""
-        limit, prompt = self.config.max_model_len, request.num_prompt_tokens
-        if prompt >= limit:
-            raise CapacityError(
-                f"request {request.request_id}: a prompt of {prompt} tokens leaves no room for an answer within "
-                f"max_model_len {limit}. Shorten the prompt or raise max_model_len."
-            )
-        request.token_limit = min(prompt + request.max_tokens, limit)
-        needed = self.blocks.blocks_for(request.token_limit - 1 + self.config.num_lookahead_tokens)
-        if needed > self.config.usable_blocks:
-            raise CapacityError(
-                f"request {request.request_id}: {prompt} prompt and {request.max_tokens} output tokens need {needed} KV "
-                f"blocks of {self.config.block_size}, and there are {self.config.usable_blocks}. Raise num_blocks to "
-                f"{needed + 1} or lower max_tokens."
-            )
+        request.limit_tokens(self.config)
         self.waiting.push(request)
         self._steady = False
 
@@ -121,7 +106,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """True while any request waits or runs."""
-        return bool(self.running) or len(self.waiting) > 0
+        return len(self.running) + len(self.waiting) > 0
 
     @property
     def num_running(self) -> int:
@@ -133,7 +118,7 @@ class Scheduler:
         """Requests not yet admitted or preempted."""
         return len(self.waiting)
 
-    # --- fast-forward ----------------------------------------------------------------------------------------------
+    # --- fast-forward ---
 
     def steady_steps(self, limit: int) -> int:
         """After a `schedule()`: how many more steps, at most `limit`, would decide the same if nobody ends or arrives.
@@ -161,7 +146,7 @@ class Scheduler:
             for request in cohort.growing(offset):
                 self.blocks.grow(request, self._blocks_short(request, last + 1))
         cohort.advance(steps)
-        for request in keyed:
+        for request in sorted(keyed, key=lambda r: (-r.num_computed_tokens, r.order)):  # in the order of filling
             self.blocks.register(request, request.num_computed_tokens)
         self._step += steps
         self._void.clear()
@@ -169,7 +154,7 @@ class Scheduler:
         self._in_flight = [self._in_flight[-1].later(steps - back, used) for back in reversed(range(behind))]
         return self._in_flight[-1]
 
-    # --- running requests ------------------------------------------------------------------------------------------
+    # --- running requests ---
 
     def _serve_without_walking(self, plan: StepPlan) -> bool:
         """Give every running request its tokens without touching the cohort; False if order would matter."""
@@ -190,8 +175,9 @@ class Scheduler:
         if budget < 0 or blocks > self.blocks.num_free:
             return False
         plan.shares, plan.budget = shares, budget
-        for request in self.cohort.growing():
-            self._grow(plan, request, 1)
+        short = self.cohort.short()
+        self.blocks.grow_each(short)
+        plan.grown = dict.fromkeys(short)
         for request, share in shares.items():
             self._grow(plan, request, share)
         return True
@@ -291,12 +277,10 @@ class Scheduler:
             self._left[request] = None
 
     def _walk_also(self, request: Request) -> None:
-        """Walk a request that left the cohort, in the running order; `_others` is sorted but for it."""
-        self._others[request] = None
-        if next(reversed(self._others)) is request:
-            self._others = dict.fromkeys(sorted(self._others, key=lambda r: r.order))
+        """Walk a request that left the cohort, at its place in the running order."""
+        self._others = dict.fromkeys(sorted([*self._others, request], key=lambda r: r.order))
 
-    # --- waiting requests ------------------------------------------------------------------------------------------
+    # --- waiting requests ---
 
     def _admit(self, plan: StepPlan) -> None:
         """Let waiting requests in from the head, as long as budget, places and blocks allow."""
@@ -338,13 +322,13 @@ class Scheduler:
         self.running[request] = None
         self._others[request] = None
 
-    # --- the decision becomes state ----------------------------------------------------------------------------------
+    # --- the decision becomes state ---
 
     def _apply(self, plan: StepPlan) -> Batch:
         """Count the given tokens as computed, so that the next step can be scheduled before this one's results."""
         if plan.walked:
             self._part_with_starved(plan)
-        self._register_filled()
+        filling = self._filling() if self.blocks.caching else []
         self.cohort.advance()
         chunks: list[Chunk] = []
         joined: list[Request] = []
@@ -356,6 +340,8 @@ class Scheduler:
                 else:
                     chunks.append(self._as_chunk(request, share, decodes))
                 self._count(request, share)
+        if self.blocks.caching:
+            self._register_filled(plan, filling)
         for request in joined:
             del self._others[request]
             self.cohort.join(request)
@@ -373,12 +359,17 @@ class Scheduler:
             self._leave_cohort(request)
             self._walk_also(request)
 
-    def _register_filled(self) -> None:
-        """Make blocks that this step fills findable; a key that came one step late counts then."""
-        if self.blocks.caching:
-            for offset in (0, -1) if self.config.async_scheduling else (0,):
-                for request in self.cohort.filling(offset):
-                    self.blocks.register(request, request.num_computed_tokens + 1)
+    def _register_filled(self, plan: StepPlan, filling: list[Request]) -> None:
+        """Make blocks that this step fills findable, in the running order: of equal ones the first is found."""
+        others = [r for r in plan.shares if r.cohort is None or len(r.block_keys) > r.num_keyed_blocks]
+        for request in sorted(dict.fromkeys(filling + others), key=lambda r: r.order):
+            self.blocks.register(request, request.num_computed_tokens)
+
+    def _filling(self) -> list[Request]:
+        """Cohort members with a block to register in this step; a key that came one step late counts then."""
+        late = [*self.cohort.filling(-1)] if self.config.async_scheduling else []
+        members = [*late, *self.cohort.filling()]
+        return [r for r in members if len(r.block_keys) > r.num_keyed_blocks]
 
     def _is_decoding(self, request: Request) -> bool:
         """True if all but the last token, an output, are computed."""
@@ -399,24 +390,10 @@ class Scheduler:
         if request.num_computed_settled - drafts == request.num_tokens_settled:
             request.num_tokens_settled += 1 + drafts
             request.sampled_step = self._step
-        self.blocks.register(request, request.num_computed_settled)
 
     def _as_batch(self, plan: StepPlan, chunks: tuple[Chunk, ...], joined: tuple[Request, ...]) -> Batch:
-        cohort = self.cohort
-        prefills = [c for c in chunks if not c.is_decode]
-        drafting = [c for c in chunks if c.is_decode]
-        work = BatchWork(
-            num_prefill_seqs=len(prefills),
-            prefill_tokens=sum(c.num_tokens for c in prefills),
-            prefill_kv_tokens=sum(c.start for c in prefills),
-            prefill_attn_pairs=sum(chunk_attn_pairs(c.num_tokens, c.start) for c in prefills),
-            num_decode_seqs=len(cohort) + len(drafting),
-            decode_tokens=len(cohort) + sum(c.num_tokens for c in drafting),
-            decode_kv_tokens=cohort.context_tokens - len(cohort) + sum(c.start for c in drafting),
-            decode_kv_max=max([cohort.longest_context - 1, *(c.start for c in drafting)]) if cohort or drafting else 0,
-        )
         return Batch(
-            step=self._step, work=work, chunks=chunks, joined=joined, left=tuple(self._left),
+            step=self._step, work=batch_work(chunks, self.cohort), chunks=chunks, joined=joined, left=tuple(self._left),
             grown=tuple(plan.grown), admitted=tuple(plan.admitted), preempted=tuple(plan.preempted),
             cached_tokens=plan.cached_tokens, kv_blocks_used=self.blocks.num_used,
             num_running=len(self.running), num_waiting=len(self.waiting),

@@ -57,7 +57,7 @@ class NaiveScheduler:
             self.void.setdefault(id(step), set()).add(r)
 
     def schedule(self):
-        c, budget, given, preempted, admitted = self.c, self.c.max_num_batched_tokens, {}, [], []
+        budget, given, preempted, admitted = self.c.max_num_batched_tokens, {}, [], []
         i = 0
         while i < len(self.running) and budget > 0:
             r = self.running[i]

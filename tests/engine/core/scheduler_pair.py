@@ -16,11 +16,12 @@ class Pair:
         self.requests: dict[str, tuple[Request, Naive]] = {}
         self.answers: dict[str, int] = {}
         self.produced: dict[str, int] = {}
+        self.keys: dict[str, list] = {}
         self.decoding: dict[Request, None] = {}  # the standing set, rebuilt from the batches' changes alone
         self.in_flight: list[tuple[Batch, tuple]] = []
         self.steps = 0
 
-    def add(self, prompt, answer, max_tokens=None, priority=0, arrival=0.0, keys=()):
+    def add(self, prompt, answer, *, max_tokens=None, priority=0, arrival=0.0, keys=()):
         name = str(len(self.requests))
         max_tokens = max_tokens or answer
         request = Request(name, prompt, max_tokens, arrival, priority, list(keys))
@@ -30,7 +31,16 @@ class Pair:
         self.requests[name] = request, naive
         self.answers[name] = min(answer, max_tokens, self.config.max_model_len - prompt)
         self.produced[name] = 0
+        self.keys[name] = list(keys)
+        self.learn_keys(name)
         return name
+
+    def learn_keys(self, name):
+        """A block's key is known once all its tokens are."""
+        full = (self.requests[name][0].num_prompt_tokens + self.produced[name]) // self.config.block_size
+        for request in self.requests[name]:
+            known = request.block_keys if isinstance(request, Request) else request.keys
+            known[:] = self.keys[name][:full]
 
     def alive(self):
         return [n for n, (r, _) in self.requests.items() if r.status is not Status.FINISHED]
@@ -99,6 +109,7 @@ class Pair:
             if n > 1 and decodes:
                 accepted[request], accepted_slow[naive] = took, took
             self.produced[naive.name] += 1 + took
+            self.learn_keys(naive.name)
             if self.produced[naive.name] >= self.answers[naive.name]:
                 finished.append(request)
         self.fast.complete(batch, finished, accepted)

@@ -44,12 +44,12 @@ def add_random(pair: Pair, data):
     answer = data.draw(st.integers(1, 24), "answer")
     slack = data.draw(st.sampled_from([0, 0, 5]), "max_tokens beyond the answer")
     group = data.draw(st.integers(0, 2), "shared prefix")
-    shared = data.draw(st.integers(0, prompt), "shared tokens") // config.block_size
+    shared = data.draw(st.integers(0, prompt + answer), "shared tokens") // config.block_size
     filled = prompt if data.draw(st.booleans(), "output unkeyed") else prompt + answer
     name = len(pair.requests)
     keys = [(group, i) if i < shared else (group, name, i) for i in range(filled // config.block_size)]
     priority = data.draw(st.integers(0, 2), "priority")
-    pair.add(prompt, answer, answer + slack, priority, float(name), keys)
+    pair.add(prompt, answer, max_tokens=answer + slack, priority=priority, arrival=float(name), keys=keys)
 
 
 @settings(max_examples=400, deadline=None)
@@ -89,6 +89,21 @@ def test_a_decode_is_not_touched_while_it_only_decodes():
         assert request.num_computed_tokens == old.num_computed_tokens
         assert request.num_computed_settled == old.num_computed_settled
         assert request.anchor == old.anchor
+
+
+def test_drafts_ahead_of_plain_decodes_take_the_budget_first():
+    pair = Pair(EngineConfig(num_blocks=200, max_num_seqs=4, max_num_batched_tokens=4))
+    for _ in range(4):
+        pair.add(1, 30)
+    for _ in range(3):
+        pair.schedule()
+        pair.complete()
+    pair.propose("0", 2)
+    batch = pair.schedule()
+    assert [c.num_tokens for c in batch.chunks] == [3]
+    assert batch.work.num_decode_seqs == 2, "one plain decode fits behind the three tokens, two starve"
+    pair.complete()
+    pair.drain()
 
 
 def test_asynchronous_scheduling_sees_an_arrival_one_decision_later():
@@ -145,16 +160,25 @@ def decode_runs(draw):
     for i in range(draw(st.integers(1, 10))):
         prompt = draw(st.integers(1, config.max_model_len - 1))
         output = draw(st.integers(1, 40))
-        keys = [(i, j) for j in range((prompt + draw(st.sampled_from([0, output]))) // config.block_size)]
+        group = draw(st.sampled_from(["shared", i]))
+        keys = [(group, j) for j in range((prompt + draw(st.sampled_from([0, output]))) // config.block_size)]
         for twin in twins:
             twin.add(Request(str(i), prompt, output, priority=i % 3, block_keys=list(keys)))
     return config, twins, draw(st.integers(1, 30))
 
 
+def counts(scheduler):
+    """What each running request has; which of the free blocks it got depends on the order and decides nothing."""
+    return [
+        (r.request_id, r.num_computed_tokens, r.num_tokens, len(r.block_ids), r.num_keyed_blocks)
+        for r in scheduler.running
+    ]
+
+
 @settings(max_examples=300, deadline=None)
 @given(decode_runs())
 def test_fast_forward_equals_stepping(case):
-    config, (stepping, jumping), limit = case
+    _, (stepping, jumping), limit = case
     for _ in range(200):
         batches = stepping.schedule(), jumping.schedule()
         assert batches[0].work == batches[1].work
@@ -168,10 +192,9 @@ def test_fast_forward_equals_stepping(case):
                 last = stepping.schedule()
             batches = last, jumping.fast_forward(k)
         snapshot = [
-            (b.step, b.work, b.kv_blocks_used, b.num_running, b.num_waiting, s.blocks.num_free,
-             [(r.request_id, r.num_computed_tokens, r.num_tokens, len(r.block_ids), r.num_keyed_blocks) for r in s.running])
+            (b.step, b.work, b.kv_blocks_used, b.num_running, b.num_waiting, s.blocks.num_free, counts(s))
             for b, s in zip(batches, (stepping, jumping), strict=True)
-        ]  # fmt: skip
+        ]
         assert snapshot[0] == snapshot[1]
         for twin, batch in zip((stepping, jumping), batches, strict=True):
             ended = [r for r in twin.running if r.num_tokens >= r.token_limit]

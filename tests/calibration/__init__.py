@@ -1,0 +1,1 @@
+"""Tests of calibration: known truths found, bad input refused, measured passes predicted."""
