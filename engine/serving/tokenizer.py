@@ -82,7 +82,7 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> Tokenizer:
             f"{', '.join(_SPLITS)}. Use the model's Hugging Face folder with its tokenizer.json."
         )
     if missing := {"tokens", "token_type", "merges"} - own.keys():
-        raise ModelError(f"{checkpoint.path} has no tokenizer.ggml.{min(missing)}; it is incomplete, download it again.")
+        raise ModelError(f"{checkpoint.path} has no tokenizer.ggml.{min(missing)}; it is cut short, download it again.")
     tokens = own["tokens"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Backend(models.BPE(vocabulary, [_pair(merge) for merge in own["merges"]]))

@@ -62,7 +62,7 @@ def permute(tensor, heads):
     return rows.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def write_gguf(path: Path, checkpoint: MemoryCheckpoint) -> Path:
+def write_gguf(path: Path, checkpoint: MemoryCheckpoint, pre_tokeniser: str = "smollm") -> Path:
     """A GGUF file in float32."""
     from gguf import GGUFWriter
 
@@ -80,7 +80,7 @@ def write_gguf(path: Path, checkpoint: MemoryCheckpoint) -> Path:
     writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_vocab_size(shape.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_tokenizer_pre(pre_tokeniser)
     writer.add_token_list(VOCABULARY)
     writer.add_token_types([3, 3] + [1] * (len(VOCABULARY) - 2))
     writer.add_token_merges([" ".join(pair) for pair in MERGES])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -59,52 +60,31 @@ def test_unpermute_undoes_llama_cpp(heads):
     assert not torch.equal(torch.from_numpy(permute(rows.numpy(), heads).copy()), rows)
 
 
-def broken(folder, what):
-    """One way of breaking a folder; returns what must be named."""
-    match what:
-        case "no config":
-            (folder / "config.json").unlink()
-            return "config.json does not exist"
-        case "config no JSON":
-            (folder / "config.json").write_text("{")
-            return "config.json is not valid JSON"
-        case "config a list":
-            (folder / "config.json").write_text("[]")
-            return "config.json holds list"
-        case "no weights":
-            for path in folder.glob("*.safetensors"):
-                path.unlink()
-            return "no .safetensors file"
-        case "half the weights":
-            (folder / "model-00002-of-00002.safetensors").unlink()
-            return "has no tensor"
-        case "weights cut short":
-            path = folder / "model-00001-of-00002.safetensors"
-            path.write_bytes(path.read_bytes()[:1000])
-            return "is not a readable safetensors file"
-        case "no tokenizer":
-            (folder / "tokenizer.json").unlink()
-            return "tokenizer.json does not exist"
-        case "tokenizer cut short":
-            path = folder / "tokenizer.json"
-            path.write_text(path.read_text()[:100])
-            return "tokenizer.json is not"
-        case "another size":
-            config = json.loads((folder / "config.json").read_text())
-            (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
-            return r"has size \(80, 48\)"
+def shorten(path, length):
+    path.write_bytes(path.read_bytes()[:length])
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "no config", "config no JSON", "config a list", "no weights", "half the weights", "weights cut short",
-        "no tokenizer", "tokenizer cut short", "another size",
-    ],
-)  # fmt: skip
-def test_a_broken_folder_is_named(folder, what):
-    said = broken(folder, what)
-    with pytest.raises(ModelError, match=said):
+def other_size(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 96}))
+
+
+BREAKING = {
+    "config.json does not exist": lambda folder: (folder / "config.json").unlink(),
+    "config.json is not valid JSON": lambda folder: shorten(folder / "config.json", 50),
+    "config.json holds list": lambda folder: (folder / "config.json").write_text("[]"),
+    "no .safetensors file": lambda folder: [path.unlink() for path in folder.glob("*.safetensors")],
+    "has no tensor": lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(),
+    "is not a readable safetensors file": lambda folder: shorten(folder / "model-00001-of-00002.safetensors", 999),
+    "tokenizer.json does not exist": lambda folder: (folder / "tokenizer.json").unlink(),
+    "tokenizer.json is not valid JSON": lambda folder: shorten(folder / "tokenizer.json", 100),
+    "has size (80, 48)": lambda folder: other_size(folder / "config.json"),
+}
+
+
+@pytest.mark.parametrize("said", BREAKING)
+def test_a_broken_folder_is_named(folder, said):
+    BREAKING[said](folder)
+    with pytest.raises(ModelError, match=re.escape(said)):
         LLM.load(str(folder), num_blocks=20)
 
 
