@@ -112,6 +112,12 @@ def test_what_can_never_be_served_is_refused_before_the_run(tiny, prompt, output
     assert not llm.has_work
 
 
+def test_a_cap_below_one_is_refused(tiny):
+    workload = Workload(requests_of(np.zeros(1), np.array([4]), np.array([1])))
+    with pytest.raises(InputError, match="max concurrency is 0"):
+        serve.prepare(LLM(tiny, None, CONFIG), workload, seed=0, max_concurrency=0)
+
+
 GRID = Grid(decode_batches=(1, 3), contexts=(8, 20), chunks=(4, 30), histories=(0, 16), mixed_chunks=(5,), repeats=3)
 
 

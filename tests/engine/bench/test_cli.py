@@ -10,6 +10,7 @@ from engine.core.trace import read_trace
 from roofline.errors import CapacityError, InputError, ModelError, TraceError
 
 SMALL = ["--input-len", "uniform:8:24", "--output-len", "4", "--request-rate", "inf", "--num-requests", "4"]
+SHORT_STEPS = ["--max-num-batched-tokens", "64", "--max-num-seqs", "16"]  # a warm-up of 64 tokens, not of 512
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def bench(*arguments):
 @pytest.mark.model
 def test_serve_writes_a_trace_and_the_bench_json(tmp_path):
     out = tmp_path / "t"
-    result = bench("serve", *SMALL, "--slo", "ttft:60000", "--out", out, "--format", "csv", "--json")
+    result = bench("serve", *SMALL, *SHORT_STEPS, "--slo", "ttft:60000", "--out", out, "--format", "csv", "--json")
     assert result.exit_code == 0, result.exception
     printed, trace = json.loads(result.stdout), read_trace(out)
     assert printed["summary"] == summarize(trace)
@@ -43,7 +44,7 @@ def test_serve_writes_a_trace_and_the_bench_json(tmp_path):
 @pytest.mark.model
 def test_few_blocks_force_preemptions_and_the_table_says_so(tmp_path):
     sizes = ["--input-len", "30", "--output-len", "40", "--request-rate", "inf", "--num-requests", "4"]
-    result = bench("serve", *sizes, "--num-blocks", 10, "--out", tmp_path / "t")
+    result = bench("serve", *sizes, *SHORT_STEPS, "--num-blocks", 10, "--out", tmp_path / "t")
     assert result.exit_code == 0, result.exception
     preemptions = read_trace(tmp_path / "t").requests["num_preemptions"].sum()
     assert preemptions > 0 and f"{preemptions} preemptions" in result.stdout
@@ -80,17 +81,10 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(tmp_path, arguments, err
 
 
 @pytest.mark.model
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (["--input-len", "9000", "--num-requests", "1"], InputError, "prompt of 9000 tokens"),
-        (["--input-len", "100", "--num-blocks", "4", "--num-requests", "1"], CapacityError, "raise num_blocks"),
-        (["--max-concurrency", "0"], InputError, "max concurrency is 0"),
-    ],
-)
-def test_what_the_model_cannot_serve_is_refused_before_the_run(tmp_path, arguments, error, message):
-    result = bench("serve", *arguments, "--out", tmp_path / "t")
-    assert isinstance(result.exception, error) and message in str(result.exception)
+def test_what_the_model_cannot_serve_is_refused_before_the_run(tmp_path):
+    sizes = ["--input-len", "100", "--num-blocks", "4", "--num-requests", "1"]
+    result = bench("serve", *sizes, "--out", tmp_path / "t")
+    assert isinstance(result.exception, CapacityError) and "raise num_blocks" in str(result.exception)
     assert not (tmp_path / "t").exists()
 
 
