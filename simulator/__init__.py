@@ -1,1 +1,1 @@
-"""A fleet under virtual time, and what is asked of it."""
+"""A fleet of LLM engines under virtual time, and the questions asked of it."""

@@ -58,7 +58,7 @@ def test_planner_takes_only_the_core_of_the_engine():
         (TORCH_FREE, {"torch", "triton"}, "the planner runs on a laptop without them"),
         (
             ("roofline", "engine"),
-            {"pydantic", "simpy", "plotly", "streamlit", "datasketches"},
+            {"pydantic", "simpy", "plotly", "streamlit", "ddsketch"},
             "the engine runs on GPU machines that have torch and little else",
         ),
     ],

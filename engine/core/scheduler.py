@@ -133,10 +133,10 @@ class Scheduler:
         assert to_limit is not None
         return self.cohort.steps_until_short(self.blocks.num_free, min(limit, to_limit))
 
-    def fast_forward(self, steps: int) -> Batch:
+    def fast_forward(self, steps: int) -> tuple[Batch, ...]:
         """Let 1 <= `steps` <= `steady_steps()` steps pass as if each were completed and the next scheduled.
 
-        Returns the batch then in flight (the last of them): what stepping one by one would have returned.
+        Returns the batches then in flight: the last is what stepping one by one would have returned.
         """
         cohort, block_size = self.cohort, self.config.block_size
         ahead = range(min(steps, block_size))
@@ -152,7 +152,7 @@ class Scheduler:
         self._void.clear()
         used, behind = self.blocks.num_used, len(self._in_flight)
         self._in_flight = [self._in_flight[-1].later(steps - back, used) for back in reversed(range(behind))]
-        return self._in_flight[-1]
+        return tuple(self._in_flight)
 
     # --- running requests ---
 
@@ -328,6 +328,9 @@ class Scheduler:
         """Count the given tokens as computed, so that the next step can be scheduled before this one's results."""
         if plan.walked:
             self._part_with_starved(plan)
+        self._steady = False
+        if not self.cohort.members and not plan.shares:
+            return self._as_batch(plan, (), ())
         filling = self._filling() if self.blocks.caching else []
         self.cohort.advance()
         chunks: list[Chunk] = []
@@ -346,10 +349,9 @@ class Scheduler:
             del self._others[request]
             self.cohort.join(request)
         batch = self._as_batch(plan, tuple(chunks), tuple(joined))
-        if not batch.is_empty:
-            self._in_flight.append(batch)
-            self._left = {}
-            self._step += 1
+        self._in_flight.append(batch)
+        self._left = {}
+        self._step += 1
         self._steady = bool(self.cohort.members) and not self._others and not plan.preempted
         return batch
 

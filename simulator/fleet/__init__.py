@@ -1,1 +1,1 @@
-"""The parts of the simulated fleet."""
+"""Replicas, routing and clients: what runs under virtual time."""

@@ -1,1 +1,1 @@
-"""What a simulation leaves behind: results, figures, the report."""
+"""What a run leaves behind: traces, streaming statistics, figures, reports."""

@@ -1,1 +1,1 @@
-"""Questions put to the simulator: capacity, plan, cost."""
+"""Sizing on top of simulation: load curves, capacity, plans, cost."""

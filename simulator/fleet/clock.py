@@ -1,0 +1,25 @@
+"""Virtual time: SimPy's event queue, with events at absolute times.
+
+SimPy schedules by delay, and `now + (then - now)` need not equal `then` in floating point. A step that ends at
+`start + wall` has to end exactly there, or fast-forward and stepping could differ in a last bit.
+"""
+
+from collections.abc import Callable
+from heapq import heappush
+
+import simpy
+from simpy.events import Event, EventPriority
+
+ARRIVAL, BOUNDARY = 1, 2  # at one instant requests arrive first, then a step ends and the next is decided
+
+
+class VirtualClock(simpy.Environment):
+    """SimPy's environment; time is seconds since the run's start."""
+
+    def call_at(self, time_s: float, priority: int, action: Callable[[Event], None]) -> Event:
+        """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence)."""
+        event = Event(self)
+        event.callbacks = [action]
+        event._ok, event._value = True, None
+        heappush(self._queue, (time_s, EventPriority(priority), next(self._eid), event))
+        return event

@@ -1,0 +1,267 @@
+"""One engine under virtual time: the shared scheduler, and a StepTimeModel in place of a device.
+
+A replica acts only at step boundaries where something changes. Between two changes the same requests decode, so it
+asks the scheduler how many such steps are ahead, gets all their times in one call, and sleeps until the last of them
+ends. An arrival that could change a decision wakes it earlier: at the first boundary not before the arrival, exactly
+where an engine that steps one by one would have seen it. Boundaries are running sums in either case, so no timestamp
+depends on whether steps were jumped.
+
+With asynchronous scheduling `_next` is decided when `_current` begins, before its results.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import accumulate, count
+
+import numpy as np
+from simpy.events import Event
+
+from engine.core.batch import Batch
+from engine.core.config import EngineConfig
+from engine.core.request import Request
+from engine.core.scheduler import Scheduler
+from roofline.step_time import FloatArray, StepTimeModel
+from simulator.fleet.clock import BOUNDARY, VirtualClock
+from simulator.fleet.job import Job
+from simulator.output.observer import Observer, StepRun
+
+MAX_JUMP = 4096  # steps in one jump: bounds the arrays, not the result
+
+
+class Replica:
+    """Takes jobs by `submit`; calls `on_done(job)` when one has its last token."""
+
+    def __init__(
+        self, clock: VirtualClock, number: int, config: EngineConfig, step_time: StepTimeModel, observer: Observer
+    ) -> None:
+        self.number = number
+        self.scheduler = Scheduler(config)
+        self.num_outstanding = 0  # submitted and not finished
+        self.busy_s = 0.0
+        self.on_done: Callable[[Job], None] = lambda job: None
+        self.fast_forward = True
+        self.token_times: list[float] | None = None  # end of each decode step so far; set to [] to stamp every token
+        self._clock = clock
+        self._step_time = step_time
+        self._observer = observer
+        self._jobs: dict[Request, Job] = {}
+        self._ends: list[tuple[int, int, Job]] = []  # heap of (decode step of the last token, tie, job)
+        self._tie = count()
+        self._alarm: Event | None = None
+        self._current: Batch | None = None
+        self._next: Batch | None = None
+        self._in_flight = False  # a step is under way while the next is decided
+        self._late: list[float] = []  # arrivals during the run under way
+        self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
+        self._start_s = 0.0
+        self._walls_s: FloatArray = np.empty(0)
+        self._ends_s: list[float] = []
+
+    def submit(self, job: Job) -> None:
+        """Take a job at the current time."""
+        job.replica, job.reach_s = self.number, self._clock.now
+        self._jobs[job.request] = job
+        self.num_outstanding += 1
+        self.scheduler.add(job.request)
+        if self._alarm is None:
+            self._wake_at(self._clock.now, self._on_idle_end)
+        elif len(self._ends_s) > 1:
+            self._late.append(self._clock.now)
+            if self._matters():
+                self._cut_run()
+
+    # --- boundaries ---
+
+    def _wake_at(self, time_s: float, action: Callable[[Event], None]) -> None:
+        self._alarm = self._clock.call_at(time_s, BOUNDARY, action)
+
+    def _on_idle_end(self, _: Event) -> None:
+        self._dispatch(self._clock.now)
+
+    def _on_boundary(self, alarm: Event) -> None:
+        """The steps under way are over: their tokens exist, and the next step begins."""
+        if alarm is not self._alarm:
+            return  # the run was cut shorter
+        assert self._current is not None
+        batch, end_s, jumped = self._current, self._ends_s[-1], len(self._walls_s) - 1
+        run = self._run_under_way(batch)
+        if jumped:
+            in_flight = self.scheduler.fast_forward(jumped)
+            if self._next:
+                seen = self._next.num_waiting + self._num_late(jumped + 1)
+                self._next = replace(in_flight[1], num_waiting=seen)
+        self._observer.on_steps(self.number, run)
+        self.busy_s += end_s - self._start_s
+        self._complete(batch, end_s)
+        self._dispatch(end_s)
+
+    def _dispatch(self, now_s: float) -> None:
+        """Begin the step decided ahead, or decide one; then look how many are like it."""
+        self._in_flight = False
+        batch = self._next or self._decide(now_s)
+        if batch is None:
+            self._alarm = self._current = self._next = None
+            self._ends_s = []
+            return
+        self._in_flight = True
+        self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
+        extra = self._steps_alike(batch) if self.fast_forward else 0
+        if extra:
+            self._walls_s = self._step_time.decode_run_seconds(batch.work, extra + 1)
+            ends_s = np.cumsum(np.concatenate(([now_s], self._walls_s)))[1:]  # a running sum, as stepping would
+            self._ends_s = ends_s.tolist()
+        else:
+            wall_s = self._step_time.seconds(batch.work)
+            self._walls_s = np.array([wall_s])
+            self._ends_s = [now_s + wall_s]
+        self._current, self._start_s, self._late = batch, now_s, []
+        self._wake_at(self._ends_s[-1], self._on_boundary)
+
+    def _decide(self, now_s: float) -> Batch | None:
+        in_flight, step = self._in_flight, self.scheduler.cohort.steps
+        batch = self.scheduler.schedule()
+        for request in batch.preempted:
+            self._note_preempted(self._jobs[request], now_s, step, in_flight)
+        if batch.is_empty:
+            return None
+        for request in batch.admitted:
+            job = self._jobs[request]
+            if job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
+                job.first_scheduled_s = now_s
+        steps = self.scheduler.cohort.steps
+        for request in batch.joined:
+            job = self._jobs[request]
+            job.joined_step = steps - 1
+            job.last_step = request.anchor + request.num_prompt_tokens + job.output_tokens - 1
+            if job.last_step >= steps:  # else its last token is in flight, and this step is wasted on it
+                heappush(self._ends, (job.last_step, next(self._tie), job))
+        return batch
+
+    def _steps_alike(self, batch: Batch) -> int:
+        """Steps after `batch` that differ from it only in growing contexts, none of them after a job's last token."""
+        if batch.chunks or (self._next and not self._continues(batch, self._next)):
+            return 0
+        while self._ends and self._ends[0][2].last_step != self._ends[0][0]:
+            heappop(self._ends)  # finished or preempted since
+        if not self._ends:
+            return 0
+        return self.scheduler.steady_steps(min(MAX_JUMP, self._ends[0][0] - self._decode_step()))
+
+    def _run_under_way(self, batch: Batch) -> StepRun:
+        """The steps under way as observers see them; `batch` is the first."""
+        steps = len(self._walls_s)
+        decided = [b.kv_blocks_used for b in (batch, self._next) if b is not None]
+        grown = (len(self.scheduler.cohort.growing(offset)) for offset in range(steps - len(decided)))
+        used = [*decided[:-1], *accumulate(grown, initial=decided[-1])][:steps]
+        waiting = (self._next or batch).num_waiting
+        seen = [batch.num_waiting, *(waiting + self._num_late(step) for step in range(1, steps))]
+        return StepRun(batch, self._start_s, self._walls_s, used, seen)
+
+    def _num_late(self, step: int) -> int:
+        """Arrivals during the run under way that its step `step` saw waiting when it was decided."""
+        decided = step - (2 if self._next else 1)  # at the end of this step of the run
+        return bisect_right(self._late, self._ends_s[decided]) if decided >= 0 and self._late else 0
+
+    def _continues(self, batch: Batch, following: Batch) -> bool:
+        alike = following.work == batch.work.after_decode_steps(1)
+        return alike and not following.chunks and following.num_running == batch.num_running
+
+    def _decode_step(self) -> int:
+        """The cohort's clock as of the step under way."""
+        return self.scheduler.cohort.steps - (self._next is not None)
+
+    # --- arrivals during a run ---
+
+    def _matters(self) -> bool:
+        """False if a new arrival cannot be admitted before the run under way ends."""
+        scheduler = self.scheduler
+        if scheduler.num_running >= scheduler.config.max_num_seqs:
+            return False
+        return scheduler.num_waiting == 1 or scheduler.config.policy != "fcfs"
+
+    def _cut_run(self) -> None:
+        """End the run under way at its first boundary not before now."""
+        steps = bisect_left(self._ends_s, self._clock.now) + 1
+        if steps < len(self._ends_s):
+            self._ends_s = self._ends_s[:steps]
+            self._walls_s = self._walls_s[:steps]
+            self._wake_at(self._ends_s[-1], self._on_boundary)
+
+    # --- tokens ---
+
+    def _complete(self, batch: Batch, end_s: float) -> None:
+        """Stamp the tokens of the steps just over, and end the jobs whose last token is among them."""
+        step, ended = self._decode_step(), []
+        if self.token_times is not None:
+            self.token_times.extend(self._ends_s)
+        if batch.work.num_decode_seqs:
+            self._note_gaps(batch, step)
+        void = self.scheduler.voided(batch)
+        for chunk in batch.chunks:
+            if chunk.samples and chunk.request not in void:
+                job = self._jobs[chunk.request]
+                job.last_token_s = end_s
+                if job.first_token_s != job.first_token_s:  # NaN: the first token, not a recomputed request's next
+                    job.first_token_s = end_s
+                if self.token_times is not None:
+                    job.token_times_s.append(end_s)
+                if chunk.start + chunk.num_tokens + 1 - chunk.request.num_prompt_tokens == job.output_tokens:
+                    ended.append(job)
+        while self._ends and self._ends[0][0] <= step:
+            last_step, _, job = heappop(self._ends)
+            if job.last_step == last_step:
+                job.last_step = -1  # a job preempted and back at the same step has two entries
+                self._leave_cohort(job, step)
+                ended.append(job)
+        for job in ended:
+            if self._next is not None and job.request.cohort is not None:
+                self._lose_token(job, step + 1)  # its end was learned too late for the step already decided
+            job.last_step = job.joined_step = -1
+        last = batch.later(len(self._walls_s) - 1, 0) if len(self._walls_s) > 1 else batch
+        self.scheduler.complete(last, [job.request for job in ended])
+        for job in ended:
+            self._finish(job, end_s)
+
+    def _note_gaps(self, batch: Batch, step: int) -> None:
+        """Tell the gaps between tokens that the decode steps just over have closed; `step` is the last of them."""
+        first = step - len(self._walls_s) + 1
+        steady = batch.work.num_decode_seqs - len(batch.joined) - self._lost.pop(first, 0)
+        if steady:
+            self._observer.on_gaps(self._walls_s[:1], steady)
+        for request in batch.joined:
+            job = self._jobs.get(request)
+            if job is not None and job.joined_step >= 0:
+                self._observer.on_gaps(np.array([self._ends_s[0] - job.last_token_s]), 1)
+        if len(self._walls_s) > 1:
+            self._observer.on_gaps(self._walls_s[1:], batch.work.num_decode_seqs)
+
+    def _leave_cohort(self, job: Job, step: int) -> None:
+        """Settle the token times of a job whose last decode step over is `step`."""
+        if self.token_times is not None and job.joined_step >= 0:
+            job.token_times_s.extend(self.token_times[job.joined_step : step])
+
+    def _note_preempted(self, job: Job, now_s: float, step: int, in_flight: bool) -> None:
+        """A decoding job goes back to the queue; `step` is the last step decided before."""
+        if job.last_step < 0:
+            return
+        over = step - in_flight
+        if job.joined_step < over:
+            job.last_token_s = now_s
+            self._leave_cohort(job, over)
+        if in_flight:
+            self._lose_token(job, step)
+        job.last_step = job.joined_step = -1
+
+    def _lose_token(self, job: Job, step: int) -> None:
+        """The token that decode step `step` computes for `job` will be dropped."""
+        if 0 <= job.joined_step < step - 1:
+            self._lost[step] = self._lost.get(step, 0) + 1
+
+    def _finish(self, job: Job, end_s: float) -> None:
+        job.finish_s = end_s
+        job.finish_reason = "length"
+        del self._jobs[job.request]
+        self.num_outstanding -= 1
+        self.on_done(job)

@@ -1,0 +1,23 @@
+"""Which replica takes a request. A router is a function; `ROUTERS` names them at the edge."""
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from simulator.fleet.job import Job
+from simulator.fleet.replica import Replica
+
+Router = Callable[[Sequence[Replica], Job], Replica]
+
+
+def round_robin() -> Router:
+    """Each replica in turn."""
+    turn = count()
+    return lambda replicas, job: replicas[next(turn) % len(replicas)]
+
+
+def least_outstanding() -> Router:
+    """The replica with the fewest requests waiting or running; the first of equals."""
+    return lambda replicas, job: min(replicas, key=lambda replica: replica.num_outstanding)
+
+
+ROUTERS: dict[str, Callable[[], Router]] = {"least_outstanding": least_outstanding, "round_robin": round_robin}
