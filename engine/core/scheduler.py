@@ -14,6 +14,7 @@ walked. Where the token budget or the free blocks fall short, `_serve_in_order` 
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 
 from engine.core.batch import Batch, Chunk, batch_work
 from engine.core.config import EngineConfig
@@ -39,7 +40,7 @@ class Scheduler:
         self._in_flight: list[Batch] = []
         self._void: dict[int, set[Request]] = {}
         self._longest_chunk = config.long_prefill_token_threshold or config.max_num_batched_tokens
-        self._num_admitted = 0
+        self._admissions = count()
         self._step = 0
         self._steady = False
         self._spares = False  # rejected drafts may have left requests with more blocks than they need
@@ -168,7 +169,7 @@ class Scheduler:
         """Give every running request its tokens without touching the cohort; False if order would matter."""
         budget = plan.budget - len(self.cohort)
         blocks = len(self.cohort.growing())
-        shares: dict[Request, int] = {}
+        shares = {}
         for request in self._others:
             wanted = self._wanted(request)
             share = min(wanted, budget)
@@ -183,9 +184,8 @@ class Scheduler:
         if budget < 0 or blocks > self.blocks.num_free:
             return False
         plan.shares, plan.budget = shares, budget
-        short = self.cohort.short()
-        self.blocks.grow_each([(short, 1)])
-        plan.grown = dict.fromkeys(short)
+        plan.grown = dict.fromkeys(self.cohort.short())
+        self.blocks.grow_each([(plan.grown, 1)])
         for request, share in shares.items():
             self._grow(plan, request, share)
         return True
@@ -316,8 +316,7 @@ class Scheduler:
             request.num_cached_tokens = cached
         request.status = Status.RUNNING
         request.num_computed_settled = cached
-        request.order = self._num_admitted
-        self._num_admitted += 1
+        request.order = next(self._admissions)
         self.blocks.adopt(request, hit)
         self.running[request] = None
         self._others[request] = None

@@ -109,6 +109,10 @@ class Replica:
             self._ends_s = []
             return
         self._in_flight = True
+        for request in batch.admitted:
+            job = self._jobs.get(request)  # gone if it ended before the step decided ahead began
+            if job is not None and job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
+                job.first_scheduled_s = now_s
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
         if extra:
@@ -136,10 +140,6 @@ class Replica:
             self._settle_starved(now_s, step)
         if batch.is_empty:
             return None
-        for request in batch.admitted:
-            job = self._jobs[request]
-            if job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
-                job.first_scheduled_s = now_s
         steps = self.scheduler.cohort.steps
         for request in batch.joined:
             job = self._jobs[request]
