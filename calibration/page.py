@@ -53,7 +53,7 @@ def render_page(page: Page) -> str:
     )
     sections = [
         {
-            "heading": section.heading, "text": section.text, "tables": section.tables, "items": section.items,
+            "heading": section.heading, "text": section.text, "tables": section.tables, "bullets": section.items,
             "figures": [_embedded(figure) for figure in section.figures],
         }
         for section in page.sections
