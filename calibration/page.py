@@ -34,6 +34,7 @@ class Section:
     figures: Sequence[go.Figure] = ()
     tables: Sequence[PageTable] = ()
     items: Sequence[str] = ()
+    code: str = ""  # shown as it is, before the items
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def render_page(page: Page) -> str:
     sections = [
         {
             "heading": section.heading, "text": section.text, "tables": section.tables, "bullets": section.items,
+            "code": section.code,
             "figures": [_embedded(figure) for figure in section.figures],
         }
         for section in page.sections

@@ -69,7 +69,7 @@ def plan_sections(plan: Plan) -> list[Section]:
         run_section(plan.chosen, "Latency of the planned fleet"),
         Section("Distribution of the latencies", "Of the planned fleet, warm-up cut.", figures=distributions),
         Section("What is assumed", items=plan.assumptions),
-        Section("The scenario", tables=[PageTable([(line,) for line in to_yaml(plan.scenario).splitlines()])]),
+        Section("The scenario", "`simulator plan` answers the same from this file.", code=to_yaml(plan.scenario)),
     ]
 
 
