@@ -77,7 +77,6 @@ def write_scenario(path: Path, trace: Trace, profile: Path) -> None:
             "tpot_ms": round(2000 * measured["tpot_s"]["p50"]),
             "percentile": 90,
         },
-        "prices": {"low": 0.04, "typical": 0.08, "high": 0.12},  # a rented 2-core machine
         "seed": 0,
     }
     path.write_text("# Written by examples/demo.py.\n" + yaml.safe_dump(document, sort_keys=False))
@@ -129,7 +128,7 @@ def main(folder: Path) -> None:
             report.measured_section(summarize(fitted_on), f"{FIT_RATE} requests/s for {FIT_SECONDS} s on this CPU."),
             *sections(fit_report),
             report.replay_section(
-                replayed.as_json(), f"{OTHER_RATE} requests/s, a load it was not fitted on. {verdict}"
+                replayed.as_json(), f"At {OTHER_RATE} requests/s, not the fitted load. {verdict}"
             ),
             *report.plan_sections(planned),
             report.curve_section(load_curve(scenario)),
