@@ -30,8 +30,6 @@ DRIFT_MATTERS = 0.05  # of the mean: less is no drift that would change an answe
 GROWTH_SIGMAS = 4.0
 GROWTH_MATTERS = 0.005  # of the offered rate
 STILL_GROWING = 0.75  # of the earlier growth; what grows as the root of time has 0.71 left after twice the time
-    0.8  # of the earlier growth; a queue that settles as the root of time has 0.71 left after twice the time
-)
 
 
 @dataclass(frozen=True, slots=True)
