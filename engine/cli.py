@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.bench.cli import app as bench_app
 from engine.core.sampling_params import SamplingParams
 from roofline import console
 from roofline.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from engine.serving.llm import LLM
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 
 @app.callback()

@@ -5,6 +5,7 @@ milliseconds here, as people write them; everything behind this file counts in s
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -184,8 +185,8 @@ class EngineSettings(_Section):
     """Most requests that run at once on a replica."""
     max_num_batched_tokens: Count = 2048
     """Most tokens in one forward pass."""
-    max_model_len: Count = 8192
-    """Longest request, prompt and answer together, in tokens."""
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    """Longest request, prompt and answer together, in tokens; None: the model's own limit."""
     enable_prefix_caching: bool = True
     """Reuse the KV blocks of equal prefixes (only a trace with block keys has any)."""
     enable_chunked_prefill: bool = True
@@ -242,9 +243,9 @@ class Targets(_Section):
         return Slo(*(None if t is None else t / 1000 for t in (self.ttft_ms, self.tpot_ms, self.e2e_ms)))
 
     @property
-    def is_empty(self) -> bool:
-        """True where nothing is asked."""
-        return self.ttft_ms is None and self.tpot_ms is None and self.e2e_ms is None
+    def targets_s(self) -> dict[str, float]:
+        """The targets that are given, in seconds, by metric."""
+        return {name: value for name, value in asdict(self.slo).items() if value is not None}
 
 
 class Prices(_Section):

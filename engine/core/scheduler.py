@@ -328,6 +328,7 @@ class Scheduler:
         """Count the given tokens as computed, so that the next step can be scheduled before this one's results."""
         if plan.walked:
             self._part_with_starved(plan)
+        self._steady = False
         if not self.cohort.members and not plan.shares:
             return self._as_batch(plan, (), ())
         filling = self._filling() if self.blocks.caching else []

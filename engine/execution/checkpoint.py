@@ -70,7 +70,7 @@ class GgufCheckpoint:
         self.name, self.path = name, path
         try:
             reader = GGUFReader(path)
-        except (ValueError, OSError) as error:
+        except (ValueError, IndexError, OSError) as error:
             raise ModelError(f"{path} is not a readable GGUF file ({error}); download it again.") from error
         fields = reader.fields.items()
         self.metadata: dict[str, Any] = {key: field.contents() for key, field in fields if not key.startswith("GGUF.")}

@@ -68,6 +68,7 @@ class Runner:
         """Logits of the sampled rows, [sampled, vocabulary] float32."""
         return self.model.forward(step.inputs, self.cache)
 
+    @torch.inference_mode()
     def sample(self, step: PreparedStep, logits: Tensor, sequences: Mapping[Request, Sequence]) -> Integers:
         """The new token of each sampled row; the decode rows go on with theirs."""
         for row in np.flatnonzero(step.positions < step.settings["guarded_until"]):

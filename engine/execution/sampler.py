@@ -28,7 +28,6 @@ def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
-@torch.inference_mode()
 def sample(logits: Tensor, settings: NDArray[np.void], positions: Integers) -> Integers:
     """One token id a row.
 

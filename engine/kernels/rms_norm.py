@@ -1,6 +1,5 @@
 """Root-mean-square normalisation, torch reference."""
 
-import torch
 from torch import Tensor
 
 
@@ -11,5 +10,5 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     the weight is in x's dtype, as Llama's reference implementation rounds it.
     """
     wide = x.float()
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
+    scale = wide.square().sum(-1, keepdim=True).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
     return (wide * scale).to(x.dtype) * weight

@@ -20,6 +20,10 @@ class Filters(NamedTuple):
     top_p: Tensor
     min_p: Tensor
 
+    def at(self, rows: Tensor) -> "Filters":
+        """The settings of some rows."""
+        return Filters(*(column[rows] for column in self))
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -27,11 +31,17 @@ class _Kept:
 
     token_ids: Tensor  # [rows, candidates]
     cumulative: Tensor  # [rows, candidates], float64
-    is_complete: bool  # no token outside the candidates passes the filters
+    is_cut: Tensor  # [rows]: tokens that are no candidates may pass too
+
+    def pick(self, uniform: Tensor) -> Tensor:
+        """The token of each row."""
+        return self.token_ids.gather(1, _invert(self.cumulative, uniform)[:, None])[:, 0]
 
 
 def greedy(logits: Tensor) -> Tensor:
     """The likeliest token of each row of logits: [rows, vocabulary]; the lowest id among equals."""
+    if logits.device.type == "cpu":  # numpy's is vectorised: 0.1 ms for 16 rows of 49,152, torch's 1.3 ms
+        return torch.from_numpy(logits.numpy().argmax(-1))
     return logits.argmax(-1)
 
 
@@ -42,17 +52,19 @@ def draw(logits: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
     min_p, top_k, top_p, the last one to what the others leave, renormalised.
     """
     probabilities = torch.softmax(logits / filters.temperature[:, None], -1)
-    if not _filters_anything(filters):
+    filtered = (filters.top_k > 0) | (filters.top_p < 1) | (filters.min_p > 0)
+    if not filtered.any():
         return _invert(probabilities.cumsum(-1, dtype=torch.float64), uniform)
-    vocabulary = logits.shape[-1]
-    kept = _keep(probabilities, filters, min(CANDIDATES, vocabulary))
-    if not kept.is_complete:
-        kept = _keep(probabilities, filters, vocabulary)
-    return kept.token_ids.gather(1, _invert(kept.cumulative, uniform)[:, None])[:, 0]
-
-
-def _filters_anything(filters: Filters) -> bool:
-    return bool((filters.top_k > 0).any() or (filters.top_p < 1).any() or (filters.min_p > 0).any())
+    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    plain, sieved = (~filtered).nonzero()[:, 0], filtered.nonzero()[:, 0]
+    tokens[plain] = _invert(probabilities[plain].cumsum(-1, dtype=torch.float64), uniform[plain])
+    for candidates in (min(CANDIDATES, logits.shape[-1]), logits.shape[-1]):
+        kept = _keep(probabilities[sieved], filters.at(sieved), candidates)
+        tokens[sieved] = kept.pick(uniform[sieved])
+        sieved = sieved[kept.is_cut]
+        if not len(sieved):
+            break
+    return tokens
 
 
 def _keep(probabilities: Tensor, filters: Filters, candidates: int) -> _Kept:
@@ -66,8 +78,8 @@ def _keep(probabilities: Tensor, filters: Filters, candidates: int) -> _Kept:
     total = torch.where(bounded, cumulative[:, -1], 1.0)
     before = cumulative - top * passing  # mass of the likelier tokens
     passing &= (before < (filters.top_p * total)[:, None]) | (filters.top_p == 1)[:, None]
-    is_complete = candidates == probabilities.shape[-1] or not bool(passing[:, -1].any())
-    return _Kept(token_ids, (top * passing).cumsum(-1, dtype=torch.float64), is_complete)
+    is_cut = passing[:, -1] & (candidates < probabilities.shape[-1])
+    return _Kept(token_ids, (top * passing).cumsum(-1, dtype=torch.float64), is_cut)
 
 
 def _invert(cumulative: Tensor, uniform: Tensor) -> Tensor:

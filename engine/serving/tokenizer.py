@@ -81,6 +81,8 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> Tokenizer:
             f"{checkpoint.path}: tokenizer {kind!r} with pre-tokeniser {split!r} is not known; known is gpt2 with "
             f"{', '.join(_SPLITS)}. Use the model's Hugging Face folder with its tokenizer.json."
         )
+    if missing := {"tokens", "token_type", "merges"} - own.keys():
+        raise ModelError(f"{checkpoint.path} has no tokenizer.ggml.{min(missing)}; it is cut short, download it again.")
     tokens = own["tokens"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Backend(models.BPE(vocabulary, [_pair(merge) for merge in own["merges"]]))
@@ -104,6 +106,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{path} does not exist; a model folder needs its tokenizer.json.")
+    read_json(path)  # the library's own error for a broken file is a bare Exception
     backend = Backend.from_file(str(path))
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     special = {name: text for name in ("bos_token", "eos_token") if (text := _token_text(config.get(name)))}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from heapq import heappush
 
 import simpy
-from simpy.events import Event
+from simpy.events import Event, EventPriority
 
 ARRIVAL, BOUNDARY = 1, 2  # at one instant requests arrive first, then a step ends and the next is decided
 
@@ -21,5 +21,5 @@ class VirtualClock(simpy.Environment):
         event = Event(self)
         event.callbacks = [action]
         event._ok, event._value = True, None
-        heappush(self._queue, (time_s, priority, next(self._eid), event))
+        heappush(self._queue, (time_s, EventPriority(priority), next(self._eid), event))
         return event

@@ -9,8 +9,9 @@ depends on whether steps were jumped.
 With asynchronous scheduling `_next` is decided when `_current` begins, before its results.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import accumulate, count
 
@@ -24,7 +25,7 @@ from engine.core.scheduler import Scheduler
 from roofline.step_time import FloatArray, StepTimeModel
 from simulator.fleet.clock import BOUNDARY, VirtualClock
 from simulator.fleet.job import Job
-from simulator.output.observer import Observer
+from simulator.output.observer import Observer, StepRun
 
 MAX_JUMP = 4096  # steps in one jump: bounds the arrays, not the result
 
@@ -52,6 +53,7 @@ class Replica:
         self._current: Batch | None = None
         self._next: Batch | None = None
         self._in_flight = False  # a step is under way while the next is decided
+        self._late: list[float] = []  # arrivals during the run under way
         self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
         self._start_s = 0.0
         self._walls_s: FloatArray = np.empty(0)
@@ -65,8 +67,10 @@ class Replica:
         self.scheduler.add(job.request)
         if self._alarm is None:
             self._wake_at(self._clock.now, self._on_idle_end)
-        elif len(self._ends_s) > 1 and self._matters():
-            self._cut_run()
+        elif len(self._ends_s) > 1:
+            self._late.append(self._clock.now)
+            if self._matters():
+                self._cut_run()
 
     # --- boundaries ---
 
@@ -81,15 +85,15 @@ class Replica:
         if alarm is not self._alarm:
             return  # the run was cut shorter
         assert self._current is not None
-        start_s, batch, walls_s = self._start_s, self._current, self._walls_s
-        end_s = self._ends_s[-1]
-        jumped = len(walls_s) - 1
-        blocks_used = self._blocks_used(batch, len(walls_s))
+        batch, end_s, jumped = self._current, self._ends_s[-1], len(self._walls_s) - 1
+        run = self._run_under_way(batch)
         if jumped:
             in_flight = self.scheduler.fast_forward(jumped)
-            self._next = in_flight[1] if self._next else None
-        self._observer.on_steps(self.number, batch, start_s, walls_s, blocks_used)
-        self.busy_s += end_s - start_s
+            if self._next:
+                seen = self._next.num_waiting + self._num_late(jumped + 1)
+                self._next = replace(in_flight[1], num_waiting=seen)
+        self._observer.on_steps(self.number, run)
+        self.busy_s += end_s - self._start_s
         self._complete(batch, end_s)
         self._dispatch(end_s)
 
@@ -112,7 +116,7 @@ class Replica:
             wall_s = self._step_time.seconds(batch.work)
             self._walls_s = np.array([wall_s])
             self._ends_s = [now_s + wall_s]
-        self._current, self._start_s = batch, now_s
+        self._current, self._start_s, self._late = batch, now_s, []
         self._wake_at(self._ends_s[-1], self._on_boundary)
 
     def _decide(self, now_s: float) -> Batch | None:
@@ -131,7 +135,8 @@ class Replica:
             job = self._jobs[request]
             job.joined_step = steps - 1
             job.last_step = request.anchor + request.num_prompt_tokens + job.output_tokens - 1
-            heappush(self._ends, (job.last_step, next(self._tie), job))
+            if job.last_step >= steps:  # else its last token is in flight, and this step is wasted on it
+                heappush(self._ends, (job.last_step, next(self._tie), job))
         return batch
 
     def _steps_alike(self, batch: Batch) -> int:
@@ -144,14 +149,24 @@ class Replica:
             return 0
         return self.scheduler.steady_steps(min(MAX_JUMP, self._ends[0][0] - self._decode_step()))
 
-    def _blocks_used(self, batch: Batch, steps: int) -> list[int]:
-        """KV blocks in use in each of `steps` steps like `batch`, the step under way."""
+    def _run_under_way(self, batch: Batch) -> StepRun:
+        """The steps under way as observers see them; `batch` is the first."""
+        steps = len(self._walls_s)
         decided = [b.kv_blocks_used for b in (batch, self._next) if b is not None]
         grown = (len(self.scheduler.cohort.growing(offset)) for offset in range(steps - len(decided)))
-        return [*decided[:-1], *accumulate(grown, initial=decided[-1])][:steps]
+        used = [*decided[:-1], *accumulate(grown, initial=decided[-1])][:steps]
+        waiting = (self._next or batch).num_waiting
+        seen = [batch.num_waiting, *(waiting + self._num_late(step) for step in range(1, steps))]
+        return StepRun(batch, self._start_s, self._walls_s, used, seen)
+
+    def _num_late(self, step: int) -> int:
+        """Arrivals during the run under way that its step `step` saw waiting when it was decided."""
+        decided = step - (2 if self._next else 1)  # at the end of this step of the run
+        return bisect_right(self._late, self._ends_s[decided]) if decided >= 0 and self._late else 0
 
     def _continues(self, batch: Batch, following: Batch) -> bool:
-        return not following.chunks and following.work == batch.work.after_decode_steps(1)
+        alike = following.work == batch.work.after_decode_steps(1)
+        return alike and not following.chunks and following.num_running == batch.num_running
 
     def _decode_step(self) -> int:
         """The cohort's clock as of the step under way."""
@@ -197,6 +212,7 @@ class Replica:
         while self._ends and self._ends[0][0] <= step:
             last_step, _, job = heappop(self._ends)
             if job.last_step == last_step:
+                job.last_step = -1  # a job preempted and back at the same step has two entries
                 self._leave_cohort(job, step)
                 ended.append(job)
         for job in ended:

@@ -1,6 +1,6 @@
 """What watches a run. The fleet tells an observer and knows nothing of traces, sketches or figures."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine.core.batch import Batch
@@ -8,16 +8,29 @@ from roofline.step_time import FloatArray
 from simulator.fleet.job import Job
 
 
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """Consecutive steps of one replica, the first being `batch`.
+
+    More than one means plain decode steps: the same requests, contexts growing by a token a step. The lists have an
+    entry a step.
+    """
+
+    batch: Batch
+    start_s: float
+    walls_s: FloatArray
+    kv_blocks_used: list[int]
+    num_waiting: list[int]
+
+    def __len__(self) -> int:
+        return len(self.walls_s)
+
+
 class Observer(Protocol):
     """Told of everything once it has happened, in order of time within a replica."""
 
-    def on_steps(
-        self, replica: int, batch: Batch, start_s: float, walls_s: FloatArray, kv_blocks_used: Sequence[int]
-    ) -> None:
-        """`len(walls_s)` consecutive steps from `start_s`, the first being `batch`, with the KV blocks each uses.
-
-        More than one means plain decode steps: the same requests, contexts growing by a token a step.
-        """
+    def on_steps(self, replica: int, run: StepRun) -> None:
+        """A replica has done one step or several alike."""
 
     def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
         """`count` inter-token gaps of each length in `gaps_s`."""

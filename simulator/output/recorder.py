@@ -1,33 +1,37 @@
 """A run as a trace: every step and request, exact, in the format measured ones have."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from engine.core.batch import Batch
 from engine.core.config import EngineConfig
 from engine.core.records import RequestRecord, StepLog, StepTiming, requests_table
 from engine.core.trace import Trace
 from roofline.step_time import FloatArray
 from simulator.fleet.job import Job
+from simulator.output.observer import StepRun
 
 
 class TraceRecorder:
-    """Keeps everything; memory grows with the run. Steps of several replicas stand in the order of their starts."""
+    """Keeps everything; memory grows with the run.
+
+    Steps of several replicas stand in the order of their starts; a column `replica` tells them apart.
+    """
 
     def __init__(self, engine: EngineConfig) -> None:
         self._steps = StepLog(engine.usable_blocks)
+        self._replica_of_step: list[int] = []
         self._jobs: list[Job] = []
 
-    def on_steps(
-        self, replica: int, batch: Batch, start_s: float, walls_s: FloatArray, kv_blocks_used: Sequence[int]
-    ) -> None:
+    def on_steps(self, replica: int, run: StepRun) -> None:
         """Note each step."""
-        starts_s = np.cumsum(np.concatenate(([start_s], walls_s)))
-        for i, (wall_s, used) in enumerate(zip(walls_s.tolist(), kv_blocks_used, strict=True)):
-            row = batch if i == 0 else batch.later(i, used)
-            self._steps.add(row, StepTiming(float(starts_s[i]), wall_s, device_s=wall_s))
+        starts_s = np.cumsum(np.concatenate(([run.start_s], run.walls_s))).tolist()
+        for i, wall_s in enumerate(run.walls_s.tolist()):
+            row = run.batch.later(i, run.kv_blocks_used[i]) if i else run.batch
+            row = replace(row, num_waiting=run.num_waiting[i])
+            self._steps.add(row, StepTiming(starts_s[i], wall_s, device_s=wall_s))
+        self._replica_of_step.extend([replica] * len(run))
 
     def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
         """Gaps follow from the token times."""
@@ -39,8 +43,9 @@ class TraceRecorder:
     def trace(self, meta: dict[str, Any]) -> Trace:
         """All that was noted, requests in the order of arrival; `meta` says what was simulated."""
         jobs = sorted(self._jobs, key=lambda job: job.index)
-        requests = requests_table(record_of(job) for job in jobs)
-        steps = self._steps.table().sort_values("start_s", kind="stable", ignore_index=True)
+        requests = requests_table(record_of(job) for job in jobs).assign(replica=[job.replica for job in jobs])
+        steps = self._steps.table().assign(replica=self._replica_of_step)
+        steps = steps.sort_values(["start_s", "replica"], kind="stable", ignore_index=True)
         steps["step"] = np.arange(len(steps))
         return Trace({**meta, "simulated": True}, steps, requests, source="the simulation")
 

@@ -75,6 +75,8 @@ class RunResult:
     warmup_requests: int  # cut
     duration_s: float  # of virtual time behind the figures
     latencies: dict[Metric, Latency]
+    targets_s: dict[Metric, float]  # what the scenario asks of each metric's percentile
+    percentile: float  # the one that the targets and `Latency.at_target` speak of
     attainment: Estimate | None  # fraction of requests that keep every target; None without targets
     request_rate_per_s: float
     output_tokens_per_s: float
@@ -89,6 +91,21 @@ class RunResult:
     def is_steady(self) -> bool:
         """True where the figures are those of a steady state."""
         return self.verdict == "steady"
+
+    @property
+    def asked(self) -> dict[Metric, Latency]:
+        """The latencies with a target; all where there is none."""
+        return {metric: self.latencies[metric] for metric in self.targets_s} or self.latencies
+
+    @property
+    def missed(self) -> tuple[Metric, ...]:
+        """Metrics whose percentile is not shown to be below its target: its interval's upper end is above."""
+        return tuple(m for m, target_s in self.targets_s.items() if not self.latencies[m].at_target.high < target_s)
+
+    @property
+    def meets_targets(self) -> bool:
+        """True where a steady state keeps every target, even at the upper end of its interval."""
+        return self.is_steady and not self.missed
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,13 @@
 The sketches are DDSketches: a quantile is within `RELATIVE_ACCURACY` of the true value, whatever the number of values.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from ddsketch import DDSketch
 
-from engine.core.batch import Batch
 from roofline.step_time import FloatArray
 from simulator.fleet.job import Job
+from simulator.output.observer import StepRun
 
 RELATIVE_ACCURACY = 0.005
 QUANTILES = (50, 90, 99)
@@ -29,7 +28,7 @@ class LatencySketch:
     @property
     def count(self) -> int:
         """Values so far."""
-        return round(self._sketch.count)
+        return int(self._sketch.count)
 
     def quantile(self, q: float) -> float | None:
         """The value below which a fraction `q` of the values lie; None without values."""
@@ -56,11 +55,9 @@ class StreamingStats:
         self._first_sent_s = float("inf")
         self._last_end_s = float("-inf")
 
-    def on_steps(
-        self, replica: int, batch: Batch, start_s: float, walls_s: FloatArray, kv_blocks_used: Sequence[int]
-    ) -> None:
-        """Count steps and preemptions."""
-        self.num_steps += len(walls_s)
+    def on_steps(self, replica: int, run: StepRun) -> None:
+        """Count the steps."""
+        self.num_steps += len(run)
 
     def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
         """Inter-token latencies."""

@@ -1,0 +1,75 @@
+"""Where a measured trace comes from: its `meta.json`."""
+
+import importlib.metadata
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from engine.bench.machine import Machine
+from engine.serving.llm import LLM
+from roofline.formats import format_name
+
+ENGINE_NAME = "headroom"
+DISTRIBUTION = "llm-headroom"
+
+
+def trace_meta(llm: LLM, machine: Machine, seed: int, client: dict[str, Any] | None = None) -> dict[str, Any]:
+    """All fields but `workload`; `client` describes who sends, None where nobody does.
+
+    The client runs inside the engine's loop: nothing lies between its clock and the engine's.
+    """
+    dtype = weight_dtype(llm)
+    return {
+        "schema_version": 1,
+        "simulated": False,
+        "engine": {"name": ENGINE_NAME, "version": _version(DISTRIBUTION), "commit": _commit()},
+        "hardware": machine.as_dict(),
+        "software": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pandas": pd.__version__,
+        },
+        "model": {"name": llm.model.shape.name, "shape": asdict(llm.model.shape)},
+        "weight_dtype": dtype,
+        "kv_dtype": dtype,
+        "tensor_parallel": 1,
+        "engine_config": llm.config.as_dict(),
+        "speculation": None,
+        "client": {"max_concurrency": None, "to_engine_s": 0.0, "to_client_s": 0.0, **(client or {})},
+        "seed": seed,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def weight_dtype(llm: LLM) -> str:
+    """The number format that weights and cache are in."""
+    return format_name(str(llm.model.weights.dtype).removeprefix("torch."))
+
+
+def _version(distribution: str) -> str | None:
+    """The installed version; None where the project runs from its source folder."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source folder; None outside a git checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

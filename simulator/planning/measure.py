@@ -1,0 +1,68 @@
+"""From what a run left to its `RunResult`: the warm-up cut, every figure with its interval."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.step_time import FloatArray
+from simulator.deployment import Deployment
+from simulator.output.collector import Collector
+from simulator.output.results import METRICS, Estimate, Latency, Metric, RunResult, Verdict
+from simulator.planning.interval import mean_estimate, percentile_estimate, share_estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What was simulated."""
+
+    deployment: Deployment
+    replicas: int
+    rate_per_s: float  # offered to the fleet
+
+
+def measure(collected: Collector, setting: Setting, verdict: Verdict, reason: str, cut: int) -> RunResult:
+    """The figures of the requests from number `cut` up to the first that has not ended."""
+    deployment, complete = setting.deployment, collected.num_complete
+    scenario = deployment.scenario
+    samples = {metric: collected.latencies_s[metric][cut:complete].copy() for metric in METRICS}
+    percentile = scenario.slo.percentile
+    targets: dict[Metric, float] = {m: t for m in METRICS if (t := scenario.slo.targets_s.get(m)) is not None}
+    begin_s = float(collected.arrival_s[cut]) if complete > cut else 0.0
+    duration_s = max(collected.now_s - begin_s, 0.0)
+    ended = (collected.finish_s >= begin_s) & (collected.finish_s <= collected.now_s)
+    prompt_tokens, output_tokens = collected.tokens[ended].sum(axis=0).tolist()
+    rates = [count / duration_s if duration_s > 0 else 0.0 for count in (ended.sum(), prompt_tokens, output_tokens)]
+    return RunResult(
+        verdict=verdict,
+        reason=reason,
+        replicas=setting.replicas,
+        gpus=setting.replicas * deployment.gpus_per_replica,
+        offered_rate_per_s=setting.rate_per_s,
+        num_requests=complete - cut,
+        warmup_requests=cut,
+        duration_s=duration_s,
+        latencies={metric: _latency(metric, samples[metric], percentile) for metric in METRICS},
+        targets_s=targets,
+        percentile=percentile,
+        attainment=_attainment(samples, targets) if targets else None,
+        request_rate_per_s=float(rates[0]),
+        prompt_tokens_per_s=float(rates[1]),
+        output_tokens_per_s=float(rates[2]),
+        occupancy=collected.usage.occupancy(setting.replicas, collected.now_s, collected.num_finished),
+        badge=deployment.badge,
+        seed=scenario.seed,
+        notes=deployment.notes,
+        samples_s=samples,
+    )
+
+
+def _latency(metric: Metric, samples: FloatArray, percentile: float) -> Latency:
+    known = samples[~np.isnan(samples)]
+    p50, p90, p99, asked = (percentile_estimate(known, percent) for percent in (50, 90, 99, percentile))
+    return Latency(metric, mean_estimate(known), p50, p90, p99, asked)
+
+
+def _attainment(samples: dict[Metric, FloatArray], targets_s: dict[Metric, float]) -> Estimate:
+    """A request without a token after its first keeps a target on TPOT: NaN is not above it."""
+    kept = ~np.any([samples[metric] > target_s for metric, target_s in targets_s.items()], axis=0)
+    return share_estimate(kept.astype(np.float64))

@@ -1,0 +1,115 @@
+"""One question to one fleet: run it until its steady state is shown and the answer is sure, or say that there is none.
+
+The run looks at itself at growing checkpoints. It ends as "steady" once nothing drifts and the caller's question is
+decided, as "unstable" once the backlog grows without slowing down, and as "undecided" at its limit. The checkpoints are
+few, so that looking often does not turn chance into certainty.
+"""
+
+import math
+from collections.abc import Callable
+
+from engine.core.workload import Workload, check_fits
+from roofline.errors import InputError
+from simulator.deployment import Deployment
+from simulator.fleet.cluster import RunOptions, simulate
+from simulator.output.collector import Collector
+from simulator.output.results import RunResult, Verdict
+from simulator.planning.bound import bound_of
+from simulator.planning.measure import Setting, measure
+from simulator.planning.steadiness import Growth, common_warmup, drift, growth, has_turned_over, overloaded
+from simulator.workload_source import offered_rate_per_s, requests
+
+CHECKPOINT_RATIO = 1.5
+PRECISE = 0.1  # half an interval's width as a fraction of the figure
+SPARE_ARRIVALS = 1.25  # arrivals for each request that may end: a fleet is not watched while it empties
+
+Decided = Callable[[RunResult], bool]
+Progress = Callable[[int], None]
+
+
+def is_precise(result: RunResult) -> bool:
+    """True once the percentile that matters is known within 10 %, for every metric with a target (all, without)."""
+    return all(latency.at_target.relative_half_width <= PRECISE for latency in result.asked.values())
+
+
+def steady_run(
+    deployment: Deployment, replicas: int, decided: Decided = is_precise, progress: Progress | None = None
+) -> RunResult:
+    """Simulate `replicas` replicas under the scenario's load until `decided(result)` on a steady state.
+
+    `progress(n)` is told of every n requests more. InputError for a request that the engine could never serve.
+    """
+    workload = longest_workload(deployment)
+    watch = _Watch(deployment, replicas, decided)
+    collector = Collector(
+        workload.requests["arrival_s"].to_numpy(dtype=float), deployment.engine,
+        lambda work: bound_of(deployment.step_time, work), watch.enough, watch.checkpoints,
+    )  # fmt: skip
+    simulate(deployment.fleet(replicas), deployment.step_time, workload, collector, RunOptions(progress=progress))
+    return watch.result(collector)
+
+
+def longest_workload(deployment: Deployment) -> Workload:
+    """All requests that a run may need; InputError for one that the engine could never serve."""
+    scenario = deployment.scenario
+    count = math.ceil(scenario.run.max_requests * SPARE_ARRIVALS)
+    workload = requests(scenario.workload, deployment.recorded, count, scenario.seed)
+    try:
+        check_fits(workload, deployment.engine)
+    except InputError as error:
+        raise type(error)(f"workload: {error} (Lengths as lognormal:MEAN:CV:LONGEST have a bound.)") from error
+    return workload
+
+
+class _Watch:
+    """Looks at a run at each checkpoint, and remembers what it saw."""
+
+    def __init__(self, deployment: Deployment, replicas: int, decided: Decided) -> None:
+        run = deployment.scenario.run
+        rate_per_s = offered_rate_per_s(deployment.scenario.workload, deployment.recorded)
+        self._setting = Setting(deployment, replicas, rate_per_s)
+        self._decided = decided
+        self._min_requests = run.min_requests
+        self._growths: list[Growth] = []
+        self._found: RunResult | None = None
+        self.checkpoints = [max(100, run.min_requests // 4)]
+        while self.checkpoints[-1] < run.max_requests:
+            self.checkpoints.append(min(run.max_requests, math.ceil(self.checkpoints[-1] * CHECKPOINT_RATIO)))
+
+    def enough(self, collected: Collector) -> bool:
+        """True where the run may end."""
+        earlier = [g for g in self._growths if 2 * g.elapsed_s < 1.05 * collected.now_s]
+        if overloaded(collected, earlier[-1] if earlier else None, self._setting.rate_per_s):
+            now = growth(collected)
+            self._found = self._result(collected, "unstable", _overload_in_words(now, self._setting.rate_per_s))
+            return True
+        if has_turned_over(collected):
+            self._growths.append(growth(collected))
+        self._found = self._if_steady(collected)
+        return self._found.is_steady and self._decided(self._found)
+
+    def result(self, collected: Collector) -> RunResult:
+        """What the run has shown by its end."""
+        return self._found or self._if_steady(collected)
+
+    def _if_steady(self, collected: Collector) -> RunResult:
+        complete, cut = collected.num_complete, common_warmup(collected)
+        if cut is None:
+            return self._result(collected, "undecided", "the warm-up has not ended")
+        if complete - cut < self._min_requests:
+            reason = f"{max(0, complete - cut):,} requests after the warm-up are fewer than {self._min_requests:,}"
+            return self._result(collected, "undecided", reason)
+        moving = drift(collected, cut)
+        if moving is not None:
+            return self._result(collected, "undecided", moving)
+        return self._result(collected, "steady", f"nothing drifts after a warm-up of {cut:,} requests", cut)
+
+    def _result(self, collected: Collector, verdict: Verdict, reason: str, cut: int = 0) -> RunResult:
+        return measure(collected, self._setting, verdict, reason, cut)
+
+
+def _overload_in_words(now: Growth, rate_per_s: float) -> str:
+    return (
+        f"the backlog grows by {now.rate_per_s:.3g} requests/s without slowing down: the fleet serves "
+        f"{rate_per_s - now.rate_per_s:.4g} of the {rate_per_s:.4g} requests/s that arrive"
+    )

@@ -1,0 +1,68 @@
+"""The requests of a scenario's workload: drawn from a seed, resampled from a recording, or the recording repeated."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from engine.core.arrivals import ArrivalProcess
+from engine.core.workload import SyntheticWorkload, Workload, resample
+from engine.core.workload_files import read_workload
+from roofline.errors import InputError
+from simulator import scenario as settings
+
+
+def recorded_requests(workload: settings.Workload) -> Workload | None:
+    """The recording that a scenario names; None where it names none. TraceError for a file that cannot be used."""
+    return None if workload.trace is None else read_workload(workload.trace.file)
+
+
+def offered_rate_per_s(workload: settings.Workload, recorded: Workload | None) -> float:
+    """Requests per second that reach the fleet on average."""
+    if workload.request_rate is not None:
+        return workload.request_rate
+    assert workload.trace is not None and recorded is not None
+    return len(recorded) / _period_s(recorded) * workload.trace.rate_scale
+
+
+def requests(workload: settings.Workload, recorded: Workload | None, count: int, seed: int) -> Workload:
+    """The first `count` requests; a higher rate squeezes the same draws together."""
+    if recorded is None:
+        assert workload.request_rate and workload.prompt_tokens and workload.output_tokens
+        process = ArrivalProcess(workload.request_rate, workload.burstiness)
+        return SyntheticWorkload(
+            process, workload.prompt_tokens.build(), workload.output_tokens.build(), num_requests=count
+        ).generate(seed)
+    if workload.request_rate is not None:
+        arrival_rng, row_rng = np.random.default_rng(seed).spawn(2)
+        arrival_s = ArrivalProcess(workload.request_rate, workload.burstiness).first(arrival_rng, count)
+        description = {**recorded.description, "request_rate": workload.request_rate, "resampled": True}
+        return Workload(resample(recorded.requests, arrival_s, row_rng), description=description)
+    assert workload.trace is not None
+    return _repeated(recorded, count, workload.trace.rate_scale)
+
+
+def _period_s(recorded: Workload) -> float:
+    """How long the recording lasts: to its last arrival, and a mean gap more."""
+    arrival_s = recorded.requests["arrival_s"].to_numpy()
+    if len(arrival_s) < 2 or not arrival_s[-1] > arrival_s[0]:
+        raise InputError(
+            f"the trace of {len(arrival_s)} requests spans no time; give workload.request_rate for its requests."
+        )
+    return float((arrival_s[-1] - arrival_s[0]) * len(arrival_s) / (len(arrival_s) - 1))
+
+
+def _repeated(recorded: Workload, count: int, rate_scale: float) -> Workload:
+    """The recording over and over; prefixes are shared within one round, never with the round before."""
+    rounds = -(-count // len(recorded))
+    period_s, first_s = _period_s(recorded), float(recorded.requests["arrival_s"].iloc[0])
+    table = pd.concat([recorded.requests] * rounds, ignore_index=True)
+    round_of = np.repeat(np.arange(rounds), len(recorded))
+    arrival_s = (table["arrival_s"].to_numpy() - first_s + round_of * period_s) / rate_scale
+    keys = recorded.block_keys
+    if keys is not None and rounds > 1:
+        stride = 1 + max((int(of_one.max()) for of_one in keys if of_one.size), default=0)
+        keys = tuple(of_one + number * stride for number in range(rounds) for of_one in keys)
+    description = {**recorded.description, "rate_scale": rate_scale, "rounds": rounds}
+    whole = replace(recorded, requests=table.assign(arrival_s=arrival_s), block_keys=keys, description=description)
+    return whole.head(count)
