@@ -17,6 +17,7 @@ from views.background import Background, Job, Work
 
 QUICK_S = 0.3  # an answer that comes this soon is shown without a progress bar before it
 LOOK_EVERY_S = 0.5
+SAID_LINES = 4
 
 
 def show(scenario: Scenario) -> None:
@@ -40,10 +41,10 @@ def show(scenario: Scenario) -> None:
 
 def _planned(scenario: Scenario) -> tuple[Plan | None, bool]:
     """The plan to show, and whether it is this scenario's: while that is simulated, the answer before it stays."""
-    job = _ask(f"plan {_key(scenario)}", lambda report: plan(scenario, report))
+    job = _ask(f"plan {_key(scenario)}", lambda job: plan(scenario, job.say))
     before: Plan | None = st.session_state.get("shown_plan")
     if not job.wait(QUICK_S):
-        _progress(job, "Simulating fleets to find the smallest one that holds")
+        _progress(job, "Simulating fleets to find the smallest that holds")
         if before is not None:
             _draw_stale(before)
         return before, False
@@ -75,7 +76,7 @@ def _draw_below(planned: Plan, is_current: bool) -> None:
 def _curve(planned: Plan) -> LoadCurve | None:
     """The load curve of the planned fleet, once it is there."""
     fleet = scenario_file.with_changes(planned.scenario, {"fleet.replicas": planned.replicas})
-    job = _ask(f"curve {_key(fleet)}", lambda report: load_curve(fleet, report))
+    job = _ask(f"curve {_key(fleet)}", lambda job: load_curve(fleet, job.say))
     if not job.wait(QUICK_S):
         _progress(job, f"Simulating {words.count(planned.replicas, 'replica')} at lower and higher loads")
         return st.session_state.get("shown_curve")
@@ -125,7 +126,11 @@ def _key(scenario: Scenario) -> str:
 
 @st.fragment(run_every=LOOK_EVERY_S)
 def _progress(job: Job, what: str) -> None:
-    """How far a job is; draws the page again when it is over."""
+    """What a job has found so far; draws the page again when it is over."""
     if job.is_over:
         st.rerun()
-    st.progress(job.done, text=words.plain(f"{what}: {job.doing}"))
+    count = f", {job.num_requests:,} requests" if job.num_requests else ""
+    with st.container(border=True, gap="small"):
+        st.markdown(f":material/hourglass_top: **{words.plain(what)}** {words.plain(f'({job.age_s:.0f} s{count})')}")
+        for sentence in job.said[-SAID_LINES:]:
+            st.caption(words.plain(sentence))
