@@ -23,7 +23,7 @@ from roofline.step_time import BatchWork, FloatArray, StepTimeModel
 from simulator.fleet.cluster import FleetSpec
 from simulator.output.results import Badge
 from simulator.scenario import Scenario
-from simulator.workload_source import recorded_requests
+from simulator.workload_source import at_rate, recorded_requests
 
 # Doubt about a step time, as a fraction, where no error table says it. Arithmetic on datasheet figures was off by 17 to
 # 55 % on other projects' anchors; a profile moved to other hardware is somewhere between that and its own table.
@@ -63,7 +63,7 @@ class Deployment:
 
     def at_rate(self, rate_per_s: float) -> "Deployment":
         """The same replica under another offered rate of the fleet."""
-        workload = self.scenario.workload.model_copy(update={"request_rate": rate_per_s})
+        workload = at_rate(self.scenario.workload, self.recorded, rate_per_s)
         return replace(self, scenario=self.scenario.model_copy(update={"workload": workload}))
 
 

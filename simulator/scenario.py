@@ -5,7 +5,6 @@ milliseconds here, as people write them; everything behind this file counts in s
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +17,7 @@ from roofline.formats import format_name
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Target = Literal["ttft_s", "tpot_s", "e2e_s"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -243,9 +243,14 @@ class Targets(_Section):
         return Slo(*(None if t is None else t / 1000 for t in (self.ttft_ms, self.tpot_ms, self.e2e_ms)))
 
     @property
-    def targets_s(self) -> dict[str, float]:
+    def targets_s(self) -> dict[Target, float]:
         """The targets that are given, in seconds, by metric."""
-        return {name: value for name, value in asdict(self.slo).items() if value is not None}
+        given: dict[Target, float | None] = {
+            "ttft_s": self.slo.ttft_s,
+            "tpot_s": self.slo.tpot_s,
+            "e2e_s": self.slo.e2e_s,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Prices(_Section):

@@ -25,6 +25,14 @@ def offered_rate_per_s(workload: settings.Workload, recorded: Workload | None) -
     return len(recorded) / _period_s(recorded) * workload.trace.rate_scale
 
 
+def at_rate(workload: settings.Workload, recorded: Workload | None, rate_per_s: float) -> settings.Workload:
+    """The same workload at another rate: a recording that is replayed as it stands is played faster or slower."""
+    if workload.trace is None or workload.request_rate is not None:
+        return workload.model_copy(update={"request_rate": rate_per_s})
+    scale = workload.trace.rate_scale * rate_per_s / offered_rate_per_s(workload, recorded)
+    return workload.model_copy(update={"trace": workload.trace.model_copy(update={"rate_scale": scale})})
+
+
 def requests(workload: settings.Workload, recorded: Workload | None, count: int, seed: int) -> Workload:
     """The first `count` requests; a higher rate squeezes the same draws together."""
     if recorded is None:

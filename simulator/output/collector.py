@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from simpy.core import StopSimulation
 
-from engine.core.batch import Batch
 from engine.core.config import EngineConfig
 from roofline.step_time import BatchWork, FloatArray
 from simulator.fleet.job import Job
+from simulator.output.observer import StepRun
 from simulator.output.results import METRICS, Metric, Occupancy
 
 PROBE_EVERY = 16  # of the runs of steps, one in so many is asked what it waits for
@@ -41,11 +41,9 @@ class Collector:
         self._checkpoints = iter(checkpoints)
         self._next = next(self._checkpoints, math.inf)
 
-    def on_steps(
-        self, replica: int, batch: Batch, start_s: float, walls_s: FloatArray, kv_blocks_used: Sequence[int]
-    ) -> None:
+    def on_steps(self, replica: int, run: StepRun) -> None:
         """Add to the use of the replicas."""
-        self.usage.add(batch, walls_s, kv_blocks_used)
+        self.usage.add(run)
 
     def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
         """Single gaps are not asked for."""
@@ -99,20 +97,21 @@ class Usage:
         self._kv_peak = self._calls = 0
         self._bound_s: dict[str, float] = {}
 
-    def add(self, batch: Batch, walls_s: FloatArray, kv_blocks_used: Sequence[int]) -> None:
-        """One run of steps like `batch`; the mean of its first and last KV use stands for all of them."""
-        wall_s = float(walls_s[0]) if len(walls_s) == 1 else float(walls_s.sum())
-        last = kv_blocks_used[-1]
+    def add(self, run: StepRun) -> None:
+        """Some steps alike; the mean of their first and last KV use stands for all of them."""
+        batch, last = run.batch, run.kv_blocks_used[-1]
+        wall_s = float(run.walls_s[0]) if len(run) == 1 else float(run.walls_s.sum())
         self._busy_s += wall_s
-        self._kv_s += wall_s * (kv_blocks_used[0] + last) / 2
+        self._kv_s += wall_s * (run.kv_blocks_used[0] + last) / 2
         self._running_s += wall_s * batch.num_running
         self._kv_peak = max(self._kv_peak, last)
-        if batch.num_waiting:
-            self._waiting_s += wall_s
+        if run.num_waiting[-1]:  # who waits joins in the course of a run and does not leave
+            waiting_s = wall_s * (len(run) - run.num_waiting.count(0)) / len(run)
+            self._waiting_s += waiting_s
             if batch.num_running >= self._engine.max_num_seqs:
-                self._waiting_slot_s += wall_s
+                self._waiting_slot_s += waiting_s
             elif last >= KV_FULL * self._engine.usable_blocks:
-                self._waiting_kv_s += wall_s
+                self._waiting_kv_s += waiting_s
         if self._calls % PROBE_EVERY == 0:
             bound = self._bound_of(batch.work)
             if bound is not None:

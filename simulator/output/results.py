@@ -196,6 +196,22 @@ class LoadCurve:
         return best
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Capacity:
+    """The highest offered rate that a fleet of fixed size was shown to serve within the targets, and the next above."""
+
+    scenario: Scenario
+    replicas: int
+    gpus: int
+    kept: RunResult
+    missed: RunResult
+
+    @property
+    def rate_per_s(self) -> float:
+        """Requests per second of the fleet."""
+        return self.kept.offered_rate_per_s
+
+
 def scope_text(replicas: int, gpus_per_replica: int) -> str:
     """As in `40 GPUs = 5 replicas x TP8`."""
     gpus = replicas * gpus_per_replica

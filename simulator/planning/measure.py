@@ -26,7 +26,7 @@ def measure(collected: Collector, setting: Setting, verdict: Verdict, reason: st
     scenario = deployment.scenario
     samples = {metric: collected.latencies_s[metric][cut:complete].copy() for metric in METRICS}
     percentile = scenario.slo.percentile
-    targets: dict[Metric, float] = {m: t for m in METRICS if (t := scenario.slo.targets_s.get(m)) is not None}
+    targets: dict[Metric, float] = dict(scenario.slo.targets_s)
     begin_s = float(collected.arrival_s[cut]) if complete > cut else 0.0
     duration_s = max(collected.now_s - begin_s, 0.0)
     ended = (collected.finish_s >= begin_s) & (collected.finish_s <= collected.now_s)

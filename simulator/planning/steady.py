@@ -29,15 +29,16 @@ Progress = Callable[[int], None]
 
 def is_precise(result: RunResult) -> bool:
     """True once the percentile that matters is known within 10 %, for every metric with a target (all, without)."""
-    return all(latency.at_target.relative_half_width <= PRECISE for latency in result.asked.values())
+    sure = (latency.at_target.relative_half_width <= PRECISE for latency in result.asked.values())
+    return result.is_steady and all(sure)
 
 
 def steady_run(
     deployment: Deployment, replicas: int, decided: Decided = is_precise, progress: Progress | None = None
 ) -> RunResult:
-    """Simulate `replicas` replicas under the scenario's load until `decided(result)` on a steady state.
+    """Simulate `replicas` replicas under the scenario's load until `decided(result)`.
 
-    `progress(n)` is told of every n requests more. InputError for a request that the engine could never serve.
+    `decided` is asked at every checkpoint, of results that are steady or not yet. `progress(n)` is told of every n requests more. InputError for a request that the engine could never serve.
     """
     workload = longest_workload(deployment)
     watch = _Watch(deployment, replicas, decided)
@@ -86,7 +87,7 @@ class _Watch:
         if has_turned_over(collected):
             self._growths.append(growth(collected))
         self._found = self._if_steady(collected)
-        return self._found.is_steady and self._decided(self._found)
+        return self._decided(self._found)
 
     def result(self, collected: Collector) -> RunResult:
         """What the run has shown by its end."""

@@ -1,0 +1,140 @@
+"""The plan: the fewest replicas that meet the targets at the offered load, and how sure, why, and for how much.
+
+A number of replicas is accepted only where a steady state keeps every target at the upper end of its 95 % interval.
+The same seed drives every fleet, so that fleets differ by their size and not by their luck.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from roofline.errors import InfeasibleError
+from simulator.deployment import Deployment, resolve
+from simulator.output.results import Binding, Metric, Plan, ReplicaInterval, RunResult
+from simulator.output.wording import replicas_in_words, shortfall
+from simulator.planning.benchmark import benchmark_command
+from simulator.planning.binding import binding
+from simulator.planning.cost import cost_of
+from simulator.planning.feasible import check_feasible
+from simulator.planning.probes import saturated_rate_per_s, unloaded
+from simulator.planning.search import smallest
+from simulator.planning.steady import steady_run
+from simulator.scenario import Scenario
+from simulator.workload_source import offered_rate_per_s
+
+CLEAR = 0.25  # half an interval's width as a fraction of the figure: a decision alone may leave it wider
+TRIFLE = 0.005  # of the step time: less doubt moves no fleet by a replica
+
+Say = Callable[[str], None]
+
+
+def settled(result: RunResult) -> bool:
+    """True once a steady state keeps every target, or one is missed, whichever end of its interval is true.
+
+    A fleet starts empty, which flatters it: a target missed before the steady state is missed in it as well.
+    """
+    pairs = [(result.latencies[metric].at_target, target_s) for metric, target_s in result.targets_s.items()]
+    if any(estimate.low > target_s for estimate, target_s in pairs):
+        return True
+    return result.is_steady and all(e.high < target_s and e.relative_half_width < CLEAR for e, target_s in pairs)
+
+
+@dataclass(slots=True)
+class Trials:
+    """Simulated fleets of one deployment by their size; `say` is told of each."""
+
+    deployment: Deployment
+    say: Say
+    results: dict[int, RunResult] = field(default_factory=dict)
+
+    def meets(self, replicas: int) -> bool:
+        """Whether so many replicas keep the targets."""
+        if replicas not in self.results:
+            result = self.results[replicas] = steady_run(self.deployment, replicas, settled)
+            outcome = f"{replicas_in_words(replicas)}: enough" if result.meets_targets else shortfall(result)
+            self.say(f"{outcome} ({result.num_requests:,} requests)")
+        return self.results[replicas].meets_targets
+
+    def fewest(self, guess: int) -> int | None:
+        """The fewest replicas that keep the targets; None if the scenario's limit does not."""
+        return smallest(self.meets, guess, self.deployment.scenario.fleet.max_replicas)
+
+
+def plan(scenario: Scenario, say: Say = lambda sentence: None) -> Plan:
+    """Size the fleet. InputError for a scenario that cannot be simulated, InfeasibleError where nothing meets it.
+
+    `say` is told in a sentence of every fleet that has been simulated.
+    """
+    deployment = resolve(scenario)
+    alone_s = unloaded(deployment)
+    check_feasible(deployment, alone_s)
+    rate_per_s = offered_rate_per_s(scenario.workload, deployment.recorded)
+    trials = Trials(deployment, say)
+    replicas = trials.fewest(math.ceil(rate_per_s / saturated_rate_per_s(deployment)))
+    if replicas is None:
+        raise InfeasibleError(_beyond_limit(trials, rate_per_s))
+    chosen, fewer = trials.results[replicas], trials.results.get(replicas - 1)
+    return Plan(
+        scenario=scenario,
+        replicas=replicas,
+        gpus_per_replica=deployment.gpus_per_replica,
+        chosen=chosen,
+        one_fewer=fewer,
+        why_not_fewer=f"{shortfall(fewer)}." if fewer else "One replica is the least there is.",
+        interval=_interval(trials, replicas, say),
+        binding=_binding(chosen, fewer, alone_s),
+        cost=cost_of(scenario, chosen),
+        trials=trials.results,
+        assumptions=assumptions(deployment),
+        benchmark_command=benchmark_command(scenario, chosen),
+    )
+
+
+def _interval(trials: Trials, replicas: int, say: Say) -> ReplicaInterval:
+    """The answers if the simulation's chance, and a common error of all step times, had fallen otherwise."""
+    low = min([replicas, *(n for n, result in trials.results.items() if _may_do(result))])
+    deployment, doubt = trials.deployment, trials.deployment.step_time_doubt
+    if doubt < TRIFLE:
+        return ReplicaInterval(low, replicas, f"the simulation's chance; {deployment.doubt_source} moves nothing")
+    say(f"Once more with passes {doubt:.0%} faster and slower")
+    fast, slow = (deployment.slowed(1 - doubt), deployment.slowed(1 + doubt))
+    fewest = Trials(fast, say).fewest(math.ceil(replicas * (1 - doubt)))
+    most = Trials(slow, say).fewest(math.ceil(replicas * (1 + doubt)))
+    includes = (
+        f"the simulation's chance (95 %), and step times {doubt:.0%} shorter or longer: {deployment.doubt_source}; not "
+        "the forecast of the load"
+    )
+    return ReplicaInterval(min(low, fewest or low), None if most is None else max(replicas, most), includes)
+
+
+def _may_do(result: RunResult) -> bool:
+    """True where a fleet that was not accepted may yet be enough: no target is clearly missed."""
+    missed = (result.latencies[metric].at_target.low > target_s for metric, target_s in result.targets_s.items())
+    return result.verdict != "unstable" and not any(missed)
+
+
+def _binding(chosen: RunResult, fewer: RunResult | None, alone_s: dict[Metric, float]) -> Binding:
+    if fewer is not None:
+        return binding(fewer, alone_s)
+    found = binding(chosen, alone_s)
+    return Binding(found.constraint, f"Nothing binds, as one replica is enough; nearest is this: {found.evidence}")
+
+
+def _beyond_limit(trials: Trials, rate_per_s: float) -> str:
+    limit = trials.deployment.scenario.fleet.max_replicas
+    result = trials.results[limit]
+    need = math.ceil(rate_per_s / saturated_rate_per_s(trials.deployment))
+    remedy = f"raise fleet.max_replicas (the load alone needs about {need})" if need > limit else "relax the target"
+    return f"fleet.max_replicas is {limit}, and {shortfall(result)}; nearest change: {remedy}, or lower the load."
+
+
+def assumptions(deployment: Deployment) -> tuple[str, ...]:
+    """What an answer takes for granted, in sentences; the notes of the step-time model first."""
+    engine, scenario = deployment.engine, deployment.scenario
+    return (
+        *deployment.notes,
+        f"Each replica has {engine.num_blocks:,} KV blocks of {engine.block_size} tokens, runs at most "
+        f"{engine.max_num_seqs} requests at once and computes at most {engine.max_num_batched_tokens:,} tokens a pass.",
+        f"Requests reach replicas by {scenario.fleet.router.replace('_', ' ')}; a replica never fails.",
+        "The load is as steady as the workload says; peaks and growth beyond it need replicas of their own.",
+    )
