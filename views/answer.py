@@ -3,11 +3,11 @@
 import streamlit as st
 
 from simulator.output.results import Badge, Binding, Latency, Metric, Plan, RunResult
+from simulator.output.wording import CONSTRAINT_NAMES, METRIC_NAMES
 from simulator.scenario import Scenario
 from views import words
 from views.cards import Card, draw_cards
 
-NAMES: dict[Metric, str] = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 MEANINGS: dict[Metric, str] = {
     "ttft_s": "Time to first token: from sending a request to its first token, queueing included.",
     "tpot_s": "Time per output token after the first, averaged over a request.",
@@ -17,15 +17,6 @@ BADGES: dict[Badge, tuple[str, str, str]] = {
     "calibrated": ("green", ":material/verified:", "A model fitted to measurements of this model on this hardware."),
     "transferred": ("orange", ":material/swap_horiz:", "A model fitted on something else, scaled to this."),
     "analytic": ("gray", ":material/calculate:", "Arithmetic on datasheet figures; nothing was measured."),
-}
-CONSTRAINTS = {
-    "kv_memory": "KV cache memory",
-    "sequence_limit": "Requests at once (max_num_seqs)",
-    "compute": "Compute",
-    "memory_bandwidth": "Memory bandwidth",
-    "overhead": "Fixed cost of a pass",
-    "link": "Links between GPUs",
-    "queueing": "Queueing under the targets",
 }
 
 
@@ -42,21 +33,15 @@ def sentence(plan: Plan) -> str:
     scenario = plan.scenario
     fleet = f"You need **{words.plain(plan.scope.replace(' x ', ' × '))}**"
     load = f"{words.rate(plan.chosen.offered_rate_per_s)} requests/s of {scenario.model}"
-    asked = f" with {targets(scenario)}" if not scenario.slo.is_empty else ""
+    asked = f" with {targets(scenario)}" if scenario.slo.targets_s else ""
     return f"{fleet} on {words.plain(f'{scenario.hardware.accelerator} for {load}{asked}.')}"
 
 
 def targets(scenario: Scenario) -> str:
     """`p99 TTFT ≤ 500 ms and p99 TPOT ≤ 50 ms`."""
     point = words.ordinal(scenario.slo.percentile)
-    limits = _limits(scenario)
-    return " and ".join(f"{point} {NAMES[name]} ≤ {words.seconds(limit)}" for name, limit in limits.items())
-
-
-def _limits(scenario: Scenario) -> dict[Metric, float]:
-    slo = scenario.slo.slo
-    every: dict[Metric, float | None] = {"ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s, "e2e_s": slo.e2e_s}
-    return {name: limit for name, limit in every.items() if limit is not None}
+    asked = scenario.slo.targets_s
+    return " and ".join(f"{point} {METRIC_NAMES[name]} ≤ {words.seconds(limit)}" for name, limit in asked.items())
 
 
 def _draw_trust(plan: Plan) -> None:
@@ -84,9 +69,8 @@ def cards(plan: Plan) -> list[Card]:
     fleet = f"{words.count(plan.replicas, 'replica')} × TP{plan.gpus_per_replica}"
     shown = [Card("GPUs, fleet", f"{plan.gpus:,}", fleet)]
     shown += _cost_cards(plan)
-    limits = _limits(plan.scenario)
-    shown += [_latency_card(run.latencies[name], limits.get(name), plan) for name in _metrics_shown(plan.scenario)]
-    shown.append(_attainment_card(run, plan.scenario))
+    shown += [_latency_card(run.latencies[name], run) for name in metrics_shown(plan.scenario)]
+    shown.append(_attainment_card(run))
     busy = run.occupancy
     shown.append(
         Card(
@@ -99,8 +83,9 @@ def cards(plan: Plan) -> list[Card]:
     return shown
 
 
-def _metrics_shown(scenario: Scenario) -> list[Metric]:
-    return [name for name in NAMES if name != "e2e_s" or scenario.slo.e2e_ms is not None]
+def metrics_shown(scenario: Scenario) -> list[Metric]:
+    """TTFT and TPOT always, E2E where it has a target."""
+    return [name for name in METRIC_NAMES if name != "e2e_s" or scenario.slo.e2e_ms is not None]
 
 
 def _cost_cards(plan: Plan) -> list[Card]:
@@ -127,12 +112,12 @@ def _cost_cards(plan: Plan) -> list[Card]:
     ]
 
 
-def _latency_card(latency: Latency, limit_s: float | None, plan: Plan) -> Card:
-    point = words.ordinal(plan.scenario.slo.percentile)
-    met = limit_s is None or latency.at_target.value <= limit_s
+def _latency_card(latency: Latency, run: RunResult) -> Card:
+    point, limit_s = words.ordinal(run.percentile), run.targets_s.get(latency.metric)
+    met = latency.metric not in run.missed
     target = "no target" if limit_s is None else f"target {words.seconds(limit_s)}{'' if met else ' missed'}"
     return Card(
-        f"{point} {NAMES[latency.metric]}, fleet",
+        f"{point} {METRIC_NAMES[latency.metric]}, fleet",
         words.seconds(latency.at_target.value),
         f"{target}, 95 % interval {words.interval(latency.at_target)}",
         help=f"{MEANINGS[latency.metric]} Half of the requests: {words.seconds(latency.p50.value)}.",
@@ -140,22 +125,24 @@ def _latency_card(latency: Latency, limit_s: float | None, plan: Plan) -> Card:
     )
 
 
-def _attainment_card(run: RunResult, scenario: Scenario) -> Card:
+def _attainment_card(run: RunResult) -> Card:
     if run.attainment is None:
         return Card("Attainment", "no target", "put one into the sidebar")
-    wanted = f"{scenario.slo.percentile:g} % wanted for each target"
+    wanted = f"{run.percentile:g} % wanted for each target"
     return Card(
         "Attainment, fleet",
         words.percent(run.attainment.value),
         wanted,
         help="Share of the requests that keep every target at once.",
-        alarm=run.attainment.value < 1 - len(_limits(scenario)) * (1 - scenario.slo.percentile / 100),
+        alarm=bool(run.missed),
     )
 
 
 def _draw_binding(binding: Binding, why_not_fewer: str) -> None:
     told = f"{_sentence(binding.evidence)} {_sentence(why_not_fewer)}"
-    st.info(words.plain(told), title=f"What limits it: {CONSTRAINTS[binding.constraint]}", icon=":material/compress:")
+    st.info(
+        words.plain(told), title=f"What limits it: {CONSTRAINT_NAMES[binding.constraint]}", icon=":material/compress:"
+    )
 
 
 def _sentence(text: str) -> str:

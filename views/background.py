@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 
-class _Unwanted(Exception):
+class _UnwantedError(Exception):
     """Ends a job that nobody waits for; nobody is left to see it."""
 
 
@@ -109,7 +109,7 @@ class Background:
         with self._lock:  # nobody joins a job between the look at its askers and its end
             if not job.askers:
                 self._jobs.pop(job.key, None)
-                raise _Unwanted
+                raise _UnwantedError
 
     def _forget_oldest(self) -> None:
         """Drop the oldest answers beyond the bound; work under way stays."""

@@ -119,8 +119,10 @@ SERVING: tuple[Input, ...] = (
     Choice("profile", "step_time.profile", "Step time from", (ANALYTIC, *profile.shipped()),
            help="A fitted profile rests on measurements; the datasheet rests on peaks and usual efficiencies."),
 )  # fmt: skip
-TRANSFER = Switch("transfer", "step_time.transfer", "Use the profile for other hardware or models too",
-           help="Without it, a profile answers only for what it was fitted on. Results are marked as transferred.")  # fmt: skip
+TRANSFER = Switch(
+    "transfer", "step_time.transfer", "Use the profile for other hardware or models too",
+    help="Without it, a profile answers only for what it was fitted on. Results are marked as transferred.",
+)  # fmt: skip
 FLEET: tuple[Input, ...] = (
     Number("max_replicas", "fleet.max_replicas", "Most replicas", 1, 4096, 1, whole=True),
     Number("price", "prices", "$ per GPU and hour", 0.0, 1000.0, 0.1, empty="list price",
