@@ -243,6 +243,11 @@ class Targets(_Section):
         return Slo(*(None if t is None else t / 1000 for t in (self.ttft_ms, self.tpot_ms, self.e2e_ms)))
 
     @property
+    def is_empty(self) -> bool:
+        """True where nothing is asked."""
+        return not self.targets_s
+
+    @property
     def targets_s(self) -> dict[Target, float]:
         """The targets that are given, in seconds, by metric."""
         given: dict[Target, float | None] = {

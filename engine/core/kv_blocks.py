@@ -27,6 +27,8 @@ class KvBlocks:
         self.num_blocks = config.num_blocks
         self.caching = config.enable_prefix_caching
         self.num_free = config.usable_blocks
+        self._lookahead = config.num_lookahead_tokens
+        self._watermark = int(config.watermark * config.num_blocks)
         self.version = 0  # grows whenever a waiting request might fit better than before: blocks freed or keyed
         self._queue = deque(range(1, config.num_blocks))
         self._stale: dict[int, int] = {}
@@ -59,6 +61,11 @@ class KvBlocks:
     def num_idle(self, blocks: Sequence[int]) -> int:
         """How many of `blocks` have no owner, and so would be taken out of the free queue."""
         return sum(block in self._idle for block in blocks)
+
+    def fits(self, num_tokens: int, hit: Sequence[int], beside_others: bool) -> bool:
+        """The admission gate: a whole sequence of `num_tokens` tokens must fit, so that waiting never preempts."""
+        needed = self.blocks_for(num_tokens + self._lookahead) - len(hit) + self.num_idle(hit)
+        return needed + (self._watermark if beside_others else 0) <= self.num_free
 
     def adopt(self, request: Request, hit: Sequence[int]) -> None:
         """Make `request` an owner of the blocks of a prefix hit."""

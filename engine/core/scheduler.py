@@ -39,6 +39,7 @@ class Scheduler:
         self._left: dict[Request, None] = {}
         self._in_flight: list[Batch] = []
         self._void: dict[int, set[Request]] = {}
+        self._longest_chunk = config.long_prefill_token_threshold or config.max_num_batched_tokens
         self._num_admitted = 0
         self._step = 0
         self._steady = False
@@ -73,15 +74,22 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """Decide the next step; an empty batch means that nothing can run until a request arrives or completes."""
-        plan = StepPlan(self.config.max_num_batched_tokens)
         for request in self.cohort.at_limit():
             self._leave_cohort(request)
             self._exhausted.add(request)
+        plan = self._plan()
+        while plan.preempted and plan.walked and not plan.shares and not self._in_flight:
+            plan = self._plan(plan.preempted)  # one that preempted itself ended the pass for those behind it
+        return self._apply(plan)
+
+    def _plan(self, preempted: Iterable[Request] = ()) -> StepPlan:
+        plan = StepPlan(self.config.max_num_batched_tokens)
         if not self._serve_without_walking(plan):
             self._serve_in_order(plan)
         if not plan.preempted:
             self._admit(plan)
-        return self._apply(plan)
+        plan.preempted[:0] = preempted
+        return plan
 
     def voided(self, batch: Batch) -> frozenset[Request]:
         """Requests whose token of `batch` must be dropped: preempted, aborted or finished since it was scheduled."""
@@ -212,12 +220,7 @@ class Scheduler:
             return 0  # the token that ends it is in flight
         computed = request.num_computed_settled
         wanted = request.num_tokens_settled + request.num_drafts - computed
-        return min(self._capped(wanted), request.token_limit - 1 - computed)
-
-    def _capped(self, tokens: int) -> int:
-        """`tokens` under the long-prefill threshold."""
-        threshold = self.config.long_prefill_token_threshold
-        return min(tokens, threshold) if threshold else tokens
+        return min(wanted, self._longest_chunk, request.token_limit - 1 - computed)
 
     def _is_behind_cohort(self, request: Request) -> bool:
         """True if no cohort member stands behind `request` in the running order."""
@@ -291,11 +294,11 @@ class Scheduler:
                 break  # free blocks have only become fewer since the gate closed
             hit = self.blocks.find_hit(request.block_keys, request.num_tokens_settled - 1)
             cached = len(hit) * self.config.block_size
-            tokens = self._capped(request.num_tokens_settled - cached)
+            tokens = min(request.num_tokens_settled - cached, self._longest_chunk)
             if tokens > plan.budget and not self.config.enable_chunked_prefill:
                 break
             tokens = min(tokens, plan.budget)
-            if not self._fits(request, hit):
+            if not self.blocks.fits(request.num_tokens_settled, hit, beside_others=bool(self.running)):
                 self._blocked_head = circumstances
                 break
             self.waiting.remove(request)
@@ -304,12 +307,6 @@ class Scheduler:
             plan.cached_tokens += cached
             plan.give(request, tokens)
             self._grow(plan, request, tokens)
-
-    def _fits(self, request: Request, hit: list[int]) -> bool:
-        """The admission gate: the whole known sequence must fit beside what runs, so that waiting never preempts."""
-        whole = self.blocks.blocks_for(request.num_tokens_settled + self.config.num_lookahead_tokens)
-        watermark = int(self.config.watermark * self.config.num_blocks) if self.running else 0
-        return whole - len(hit) + self.blocks.num_idle(hit) + watermark <= self.blocks.num_free
 
     def _start(self, request: Request, hit: list[int], cached: int) -> None:
         if request.status is Status.WAITING:

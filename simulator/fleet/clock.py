@@ -10,11 +10,20 @@ from heapq import heappush
 import simpy
 from simpy.events import Event, EventPriority
 
-ARRIVAL, BOUNDARY = 1, 2  # at one instant requests arrive first, then a step ends and the next is decided
+# At one instant requests arrive first; then steps end and the next are decided, replica 0's (BOUNDARY), 1's and so on.
+ARRIVAL, BOUNDARY = 1, 2
 
 
 class VirtualClock(simpy.Environment):
-    """SimPy's environment; time is seconds since the run's start."""
+    """SimPy's environment; time is seconds since the run's start, `phase` the priority of the event at hand."""
+
+    phase = ARRIVAL
+
+    def step(self) -> None:
+        """Process the next event."""
+        if self._queue:
+            self.phase = int(self._queue[0][1])
+        super().step()
 
     def call_at(self, time_s: float, priority: int, action: Callable[[Event], None]) -> Event:
         """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence)."""

@@ -44,6 +44,7 @@ class Replica:
         self.fast_forward = True
         self.token_times: list[float] | None = None  # end of each decode step so far; set to [] to stamp every token
         self._clock = clock
+        self._priority = BOUNDARY + number
         self._step_time = step_time
         self._observer = observer
         self._jobs: dict[Request, Job] = {}
@@ -53,7 +54,8 @@ class Replica:
         self._current: Batch | None = None
         self._next: Batch | None = None
         self._in_flight = False  # a step is under way while the next is decided
-        self._late: list[float] = []  # arrivals during the run under way
+        self._late: list[int] = []  # arrivals during the run under way: the step after which each is seen
+        self._starved: list[Job] = []  # left the cohort without ending
         self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
         self._start_s = 0.0
         self._walls_s: FloatArray = np.empty(0)
@@ -68,14 +70,15 @@ class Replica:
         if self._alarm is None:
             self._wake_at(self._clock.now, self._on_idle_end)
         elif len(self._ends_s) > 1:
-            self._late.append(self._clock.now)
+            seen_at = self._next_boundary()
+            self._late.append(seen_at)
             if self._matters():
-                self._cut_run()
+                self._cut_run(seen_at + 1)
 
     # --- boundaries ---
 
     def _wake_at(self, time_s: float, action: Callable[[Event], None]) -> None:
-        self._alarm = self._clock.call_at(time_s, BOUNDARY, action)
+        self._alarm = self._clock.call_at(time_s, self._priority, action)
 
     def _on_idle_end(self, _: Event) -> None:
         self._dispatch(self._clock.now)
@@ -124,6 +127,13 @@ class Replica:
         batch = self.scheduler.schedule()
         for request in batch.preempted:
             self._note_preempted(self._jobs[request], now_s, step, in_flight)
+        for request in batch.left:
+            job = self._jobs.get(request)
+            if job is not None and job.last_step > step and request.cohort is None:
+                self._starved.append(job)  # a token short of budget: its times so far are settled once known
+                job.last_step = -1
+        if not in_flight:
+            self._settle_starved(now_s, step)
         if batch.is_empty:
             return None
         for request in batch.admitted:
@@ -161,8 +171,7 @@ class Replica:
 
     def _num_late(self, step: int) -> int:
         """Arrivals during the run under way that its step `step` saw waiting when it was decided."""
-        decided = step - (2 if self._next else 1)  # at the end of this step of the run
-        return bisect_right(self._late, self._ends_s[decided]) if decided >= 0 and self._late else 0
+        return bisect_right(self._late, step - (2 if self._next else 1))
 
     def _continues(self, batch: Batch, following: Batch) -> bool:
         alike = following.work == batch.work.after_decode_steps(1)
@@ -181,9 +190,13 @@ class Replica:
             return False
         return scheduler.num_waiting == 1 or scheduler.config.policy != "fcfs"
 
-    def _cut_run(self) -> None:
-        """End the run under way at its first boundary not before now."""
-        steps = bisect_left(self._ends_s, self._clock.now) + 1
+    def _next_boundary(self) -> int:
+        """The step of the run under way whose end comes next; one that ends just now may be over already."""
+        find = bisect_left if self._clock.phase < self._priority else bisect_right
+        return find(self._ends_s, self._clock.now)
+
+    def _cut_run(self, steps: int) -> None:
+        """End the run under way after `steps` steps."""
         if steps < len(self._ends_s):
             self._ends_s = self._ends_s[:steps]
             self._walls_s = self._walls_s[:steps]
@@ -198,13 +211,16 @@ class Replica:
             self.token_times.extend(self._ends_s)
         if batch.work.num_decode_seqs:
             self._note_gaps(batch, step)
+        self._settle_starved(end_s, step)
         void = self.scheduler.voided(batch)
         for chunk in batch.chunks:
             if chunk.samples and chunk.request not in void:
                 job = self._jobs[chunk.request]
-                job.last_token_s = end_s
                 if job.first_token_s != job.first_token_s:  # NaN: the first token, not a recomputed request's next
                     job.first_token_s = end_s
+                else:
+                    self._observer.on_gaps(np.array([end_s - job.last_token_s]), 1)
+                job.last_token_s = end_s
                 if self.token_times is not None:
                     job.token_times_s.append(end_s)
                 if chunk.start + chunk.num_tokens + 1 - chunk.request.num_prompt_tokens == job.output_tokens:
@@ -253,6 +269,14 @@ class Replica:
         if in_flight:
             self._lose_token(job, step)
         job.last_step = job.joined_step = -1
+
+    def _settle_starved(self, end_s: float, step: int) -> None:
+        """Decode step `step`, the last that the starved took part in, ended at `end_s`."""
+        for job in self._starved:
+            job.last_token_s = end_s
+            self._leave_cohort(job, step)
+            job.joined_step = -1
+        self._starved = []
 
     def _lose_token(self, job: Job, step: int) -> None:
         """The token that decode step `step` computes for `job` will be dropped."""

@@ -5,6 +5,7 @@ It ends the run itself, in SimPy's own way, as soon as whoever asks has seen eno
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from simpy.core import StopSimulation
 from engine.core.config import EngineConfig
 from roofline.step_time import BatchWork, FloatArray
 from simulator.fleet.job import Job
-from simulator.output.observer import StepRun
+from simulator.output.observer import Observer, StepRun
 from simulator.output.results import METRICS, Metric, Occupancy
 
 PROBE_EVERY = 16  # of the runs of steps, one in so many is asked what it waits for
@@ -134,3 +135,26 @@ class Usage:
             preemptions_per_request=self.preemptions / max(num_requests, 1),
             bound={name: part_s / probed_s for name, part_s in sorted(self._bound_s.items())},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Two observers of one run; the second may end it."""
+
+    first: Observer
+    second: Observer
+
+    def on_steps(self, replica: int, run: StepRun) -> None:
+        """Tell both."""
+        self.first.on_steps(replica, run)
+        self.second.on_steps(replica, run)
+
+    def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
+        """Tell both."""
+        self.first.on_gaps(gaps_s, count)
+        self.second.on_gaps(gaps_s, count)
+
+    def on_finish(self, job: Job) -> None:
+        """Tell both."""
+        self.first.on_finish(job)
+        self.second.on_finish(job)

@@ -2,7 +2,7 @@
 
 import math
 
-from simulator.output.results import Constraint, Estimate, Metric, Money, RunResult
+from simulator.output.results import Constraint, Estimate, Metric, Money, Plan, RunResult
 
 METRIC_NAMES: dict[Metric, str] = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 CONSTRAINT_NAMES: dict[Constraint, str] = {
@@ -17,19 +17,30 @@ CONSTRAINT_NAMES: dict[Constraint, str] = {
 
 
 def in_ms(seconds: float) -> str:
-    """Milliseconds with three figures; seconds from ten of them on."""
+    """Three figures, in milliseconds below a second."""
     if not math.isfinite(seconds):
         return "unknown" if math.isnan(seconds) else "no bound"
-    return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms" if seconds >= 0.1 else _small(seconds)
-
-
-def _small(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+    scale, unit = _unit(seconds)
+    return f"{figures(seconds * scale)} {unit}"
 
 
 def estimate_in_ms(estimate: Estimate) -> str:
-    """As in `120 ms (110 to 135 ms)`."""
-    return f"{in_ms(estimate.value)} ({in_ms(max(estimate.low, 0.0))} to {in_ms(estimate.high)})"
+    """As in `120 ms (110 to 135)`."""
+    if not math.isfinite(estimate.value):
+        return in_ms(estimate.value)
+    scale, _ = _unit(estimate.value)
+    low, high = max(estimate.low, 0.0), estimate.high
+    ends = (figures(end * scale) if math.isfinite(end) else "no bound" for end in (low, high))
+    return f"{in_ms(estimate.value)} ({' to '.join(ends)})"
+
+
+def figures(amount: float) -> str:
+    """Three figures, or all of those before the point."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return (1.0, "s") if seconds >= 1 else (1000.0, "ms")
 
 
 def dollars(amount: float) -> str:
@@ -63,3 +74,28 @@ def shortfall(result: RunResult) -> str:
         so_far = f"; so far {missed}" if missed else ""
         return f"{name}: no steady state shown within {result.num_requests:,} requests, as {result.reason}{so_far}"
     return f"{name}: {missed}"
+
+
+def latencies_in_words(result: RunResult) -> str:
+    """As in `p99 TTFT 120 ms (target 500 ms) and p99 TPOT 20 ms (target 50 ms)`."""
+    return " and ".join(
+        f"p{result.percentile:g} {METRIC_NAMES[metric]} {in_ms(latency.at_target.value)}"
+        + (f" (target {in_ms(result.targets_s[metric])})" if metric in result.targets_s else "")
+        for metric, latency in result.asked.items()
+    )
+
+
+def plan_sentence(plan: Plan) -> str:
+    """The answer in one sentence: how many, for what, how well, how sure, how much."""
+    interval, chosen, cost = plan.interval, plan.chosen, plan.cost
+    if interval.low == interval.high == plan.replicas:
+        margin = "no other number is likely"
+    else:
+        margin = (
+            f"likely {interval.low} to {interval.high if interval.high is not None else 'more than allowed'} replicas"
+        )
+    price = "no price known" if cost is None else f"{dollars(cost.per_hour.typical)}/h"
+    return (
+        f"{plan.scope} of {plan.scenario.hardware.accelerator} serve {chosen.offered_rate_per_s:.4g} requests/s of "
+        f"{plan.scenario.model} with {latencies_in_words(chosen)}; {margin}; {price}; {chosen.badge} step times."
+    )

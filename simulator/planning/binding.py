@@ -12,25 +12,29 @@ _RESOURCE: dict[str, Constraint] = {
 
 
 def binding(failing: RunResult, alone_s: dict[Metric, float]) -> Binding:
-    """What `failing`, a fleet that misses its targets, lacks; `alone_s` are the percentiles without load."""
+    """What `failing`, a fleet that misses its targets, lacks; `alone_s` are the percentiles without load.
+
+    Where compute is used up, full batches and a full cache are its symptoms; elsewhere they are the cause, as a larger
+    batch would cost little.
+    """
     use = failing.occupancy
-    if use.waiting_for_kv > OFTEN or use.preemptions_per_request > PREEMPTED_OFTEN:
-        evidence = (
-            f"requests wait for KV blocks in {use.waiting_for_kv:.0%} of the busy time, and are preempted "
-            f"{use.preemptions_per_request:.2g} times each"
-        )
-        return Binding("kv_memory", _on(failing, evidence))
-    if use.waiting_for_slot > OFTEN:
-        evidence = f"requests wait in {use.waiting_for_slot:.0%} of the busy time while max_num_seqs already run"
-        return Binding("sequence_limit", _on(failing, f"{evidence}; {_resource_in_words(failing)}"))
-    if failing.verdict == "steady" and "ttft_s" in failing.missed:
-        ttft = failing.latencies["ttft_s"].at_target
-        evidence = (
-            f"p{failing.percentile:g} TTFT is {in_ms(ttft.value)} in a steady state, {in_ms(alone_s['ttft_s'])} of it "
-            f"without load; {_resource_in_words(failing)}"
-        )
-        return Binding("queueing", _on(failing, evidence))
-    return Binding(_resource(failing), _on(failing, _resource_in_words(failing)))
+    held = (
+        f"requests wait for KV blocks in {use.waiting_for_kv:.0%} and for one of the max_num_seqs places in "
+        f"{use.waiting_for_slot:.0%} of the busy time, preemptions a request {use.preemptions_per_request:.2g}"
+    )
+    evidence = f"{_resource_in_words(failing)}; {held}"
+    constraint = _resource(failing)
+    if use.preemptions_per_request > PREEMPTED_OFTEN:
+        constraint = "kv_memory"
+    elif failing.is_steady and "ttft_s" in failing.missed and max(use.waiting_for_kv, use.waiting_for_slot) < OFTEN:
+        constraint = "queueing"
+        ttft_s = failing.latencies["ttft_s"].at_target.value
+        evidence = f"TTFT is {in_ms(ttft_s)} in a steady state, {in_ms(alone_s['ttft_s'])} without load; {evidence}"
+    elif constraint != "compute" and use.waiting_for_kv > OFTEN:
+        constraint = "kv_memory"
+    elif constraint != "compute" and use.waiting_for_slot > OFTEN:
+        constraint = "sequence_limit"
+    return Binding(constraint, f"With {replicas_in_words(failing.replicas)}, {evidence}.")
 
 
 def _resource(result: RunResult) -> Constraint:
@@ -44,7 +48,3 @@ def _resource_in_words(result: RunResult) -> str:
         return f"the replicas are busy {result.occupancy.busy:.0%} of the time"
     name = _resource(result)
     return f"{bound[name]:.0%} of the busy time goes to passes that wait mostly for {CONSTRAINT_NAMES[name]}"
-
-
-def _on(result: RunResult, evidence: str) -> str:
-    return f"With {replicas_in_words(result.replicas)}, {evidence}."

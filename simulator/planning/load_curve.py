@@ -6,8 +6,8 @@ from roofline.errors import InfeasibleError
 from simulator.deployment import resolve
 from simulator.output.results import Capacity, LoadCurve, RunResult
 from simulator.output.wording import shortfall
+from simulator.planning.criteria import is_clear, is_settled
 from simulator.planning.feasible import check_feasible
-from simulator.planning.plan import CLEAR, settled
 from simulator.planning.probes import saturated_rate_per_s, unloaded
 from simulator.planning.steady import steady_run
 from simulator.scenario import Scenario
@@ -34,12 +34,6 @@ def load_curve(scenario: Scenario, say: Say = lambda sentence: None, loads: tupl
     return LoadCurve(replicas, replicas * deployment.gpus_per_replica, tuple(points))
 
 
-def is_clear(result: RunResult) -> bool:
-    """True once a figure on a chart is known well enough."""
-    sure = (latency.at_target.relative_half_width < CLEAR for latency in result.asked.values())
-    return result.is_steady and all(sure)
-
-
 def capacity(scenario: Scenario, say: Say = lambda sentence: None) -> Capacity:
     """The highest offered rate at which the scenario's fleet keeps the targets, by bisection on steady states.
 
@@ -50,7 +44,7 @@ def capacity(scenario: Scenario, say: Say = lambda sentence: None) -> Capacity:
     replicas = scenario.fleet.replicas
 
     def trial(rate_per_s: float) -> RunResult:
-        result = steady_run(deployment.at_rate(rate_per_s), replicas, settled)
+        result = steady_run(deployment.at_rate(rate_per_s), replicas, is_settled)
         say(f"{rate_per_s:.4g} requests/s: {'kept' if result.meets_targets else shortfall(result)}")
         return result
 

@@ -15,6 +15,7 @@ from simulator.output.wording import replicas_in_words, shortfall
 from simulator.planning.benchmark import benchmark_command
 from simulator.planning.binding import binding
 from simulator.planning.cost import cost_of
+from simulator.planning.criteria import is_settled
 from simulator.planning.feasible import check_feasible
 from simulator.planning.probes import saturated_rate_per_s, unloaded
 from simulator.planning.search import smallest
@@ -22,21 +23,9 @@ from simulator.planning.steady import steady_run
 from simulator.scenario import Scenario
 from simulator.workload_source import offered_rate_per_s
 
-CLEAR = 0.25  # half an interval's width as a fraction of the figure: a decision alone may leave it wider
 TRIFLE = 0.005  # of the step time: less doubt moves no fleet by a replica
 
 Say = Callable[[str], None]
-
-
-def settled(result: RunResult) -> bool:
-    """True once a steady state keeps every target, or one is missed, whichever end of its interval is true.
-
-    A fleet starts empty, which flatters it: a target missed before the steady state is missed in it as well.
-    """
-    pairs = [(result.latencies[metric].at_target, target_s) for metric, target_s in result.targets_s.items()]
-    if any(estimate.low > target_s for estimate, target_s in pairs):
-        return True
-    return result.is_steady and all(e.high < target_s and e.relative_half_width < CLEAR for e, target_s in pairs)
 
 
 @dataclass(slots=True)
@@ -50,7 +39,7 @@ class Trials:
     def meets(self, replicas: int) -> bool:
         """Whether so many replicas keep the targets."""
         if replicas not in self.results:
-            result = self.results[replicas] = steady_run(self.deployment, replicas, settled)
+            result = self.results[replicas] = steady_run(self.deployment, replicas, is_settled)
             outcome = f"{replicas_in_words(replicas)}: enough" if result.meets_targets else shortfall(result)
             self.say(f"{outcome} ({result.num_requests:,} requests)")
         return self.results[replicas].meets_targets

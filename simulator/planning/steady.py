@@ -12,33 +12,33 @@ from engine.core.workload import Workload, check_fits
 from roofline.errors import InputError
 from simulator.deployment import Deployment
 from simulator.fleet.cluster import RunOptions, simulate
-from simulator.output.collector import Collector
+from simulator.output.collector import Both, Collector
+from simulator.output.observer import Observer
 from simulator.output.results import RunResult, Verdict
 from simulator.planning.bound import bound_of
+from simulator.planning.criteria import is_precise
 from simulator.planning.measure import Setting, measure
 from simulator.planning.steadiness import Growth, common_warmup, drift, growth, has_turned_over, overloaded
 from simulator.workload_source import offered_rate_per_s, requests
 
 CHECKPOINT_RATIO = 1.5
-PRECISE = 0.1  # half an interval's width as a fraction of the figure
 SPARE_ARRIVALS = 1.25  # arrivals for each request that may end: a fleet is not watched while it empties
 
 Decided = Callable[[RunResult], bool]
 Progress = Callable[[int], None]
 
 
-def is_precise(result: RunResult) -> bool:
-    """True once the percentile that matters is known within 10 %, for every metric with a target (all, without)."""
-    sure = (latency.at_target.relative_half_width <= PRECISE for latency in result.asked.values())
-    return result.is_steady and all(sure)
-
-
 def steady_run(
-    deployment: Deployment, replicas: int, decided: Decided = is_precise, progress: Progress | None = None
+    deployment: Deployment,
+    replicas: int,
+    decided: Decided = is_precise,
+    progress: Progress | None = None,
+    recorder: Observer | None = None,
 ) -> RunResult:
     """Simulate `replicas` replicas under the scenario's load until `decided(result)`.
 
-    `decided` is asked at every checkpoint, of results that are steady or not yet. `progress(n)` is told of every n requests more. InputError for a request that the engine could never serve.
+    `decided` is asked at every checkpoint, of results that are steady or not yet; `progress(n)` is told of every n
+    requests more; `recorder` sees the whole run. InputError for a request that the engine could never serve.
     """
     workload = longest_workload(deployment)
     watch = _Watch(deployment, replicas, decided)
@@ -46,7 +46,9 @@ def steady_run(
         workload.requests["arrival_s"].to_numpy(dtype=float), deployment.engine,
         lambda work: bound_of(deployment.step_time, work), watch.enough, watch.checkpoints,
     )  # fmt: skip
-    simulate(deployment.fleet(replicas), deployment.step_time, workload, collector, RunOptions(progress=progress))
+    options = RunOptions(progress=progress, record_token_times=recorder is not None)
+    observer = collector if recorder is None else Both(recorder, collector)
+    simulate(deployment.fleet(replicas), deployment.step_time, workload, observer, options)
     return watch.result(collector)
 
 

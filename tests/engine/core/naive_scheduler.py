@@ -57,6 +57,17 @@ class NaiveScheduler:
             self.void.setdefault(id(step), set()).add(r)
 
     def schedule(self):
+        step = self.decide()
+        while step[1] and not step[0] and not self.in_flight:
+            again = self.decide()
+            step = (again[0], step[1] + again[1], again[2])
+            if again[0]:
+                self.in_flight[-1] = step
+            elif not again[1]:
+                break
+        return step
+
+    def decide(self):
         budget, given, preempted, admitted = self.c.max_num_batched_tokens, {}, [], []
         i = 0
         while i < len(self.running) and budget > 0:

@@ -1,0 +1,144 @@
+"""Figures of simulated results: pure functions from results to plotly figures, for the dashboard and the report.
+
+Colours are Okabe and Ito's, told apart with any colour vision; lines differ by dash and marker as well. Points without
+a steady state are open and in grey, and no line goes through them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from roofline.step_time import FloatArray
+from simulator.output.results import Latency, LoadCurve, Metric, RunResult
+from simulator.output.wording import METRIC_NAMES
+
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"
+CDF_POINTS = 400  # quantiles drawn; every sample would only make the page heavy
+_BANDS = (("p99", VERMILION, "solid", "circle"), ("p90", GREEN, "dash", "square"), ("p50", BLUE, "dot", "diamond"))
+
+
+def latency_against_load(curve: LoadCurve, metric: Metric, slo: dict[Metric, float] | None = None) -> go.Figure:
+    """p50, p90 and p99 of a metric over the offered rate, with the interval of p99 and the target's line.
+
+    `slo` are the targets in seconds; those of the curve's runs where it is not given.
+    """
+    steady = [point for point in curve.points if point.is_steady]
+    rates = [point.offered_rate_per_s for point in steady]
+    figure = go.Figure()
+    _add_interval(figure, rates, [point.latencies[metric] for point in steady])
+    for name, colour, dash, symbol in _BANDS:
+        values = [getattr(point.latencies[metric], name).value * 1e3 for point in steady]
+        figure.add_scatter(
+            x=rates, y=values, name=name, mode="lines+markers", line={"color": colour, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 8}, hovertemplate=f"%{{x:.3g}} requests/s<br>{name} %{{y:.3g}} ms",
+        )  # fmt: skip
+    top = max((latency.p99.value * 1e3 for latency in (p.latencies[metric] for p in steady)), default=1.0)
+    _add_unsteady(figure, [point for point in curve.points if not point.is_steady], top)
+    targets = slo if slo is not None else (curve.points[0].targets_s if curve.points else {})
+    _add_target(figure, targets.get(metric), horizontal=True)
+    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
+    figure.update_yaxes(title=f"{METRIC_NAMES[metric]} (ms)", type="log", dtick="D2")
+    return styled(figure)
+
+
+def attainment_against_load(curve: LoadCurve) -> go.Figure:
+    """Share of requests that keep every target over the offered rate; empty where no target is given."""
+    points = [p for p in curve.points if p.attainment is not None and p.is_steady]
+    shares = [100 * p.attainment.value for p in points if p.attainment]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[p.offered_rate_per_s for p in points], y=shares, mode="lines+markers", name="requests within the targets",
+        line={"color": BLUE, "width": 2}, marker={"size": 8}, hovertemplate="%{x:.3g} requests/s<br>%{y:.2f} %",
+    )  # fmt: skip
+    if points:
+        figure.add_hline(y=points[0].percentile, line={"color": "#222222", "dash": "dash", "width": 1})
+    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
+    figure.update_yaxes(title="Requests within the targets (%)", range=[min([90.0, *shares]), 100.5])
+    return styled(figure)
+
+
+def throughput_against_load(curve: LoadCurve) -> go.Figure:
+    """Output tokens per second and GPU over the offered rate; it bends where the fleet is used up."""
+    figure = go.Figure()
+    for name, colour, symbol, chosen in (
+        ("steady", BLUE, "circle", [p for p in curve.points if p.is_steady]),
+        ("no steady state", GREY, "circle-open", [p for p in curve.points if not p.is_steady]),
+    ):
+        figure.add_scatter(
+            x=[p.offered_rate_per_s for p in chosen], y=[p.output_tokens_per_s / p.gpus for p in chosen], name=name,
+            mode="markers" if symbol.endswith("open") else "lines+markers", line={"color": colour, "width": 2},
+            marker={"symbol": symbol, "size": 8, "color": colour},
+            hovertemplate="%{x:.3g} requests/s<br>%{y:,.0f} tokens/s a GPU",
+        )  # fmt: skip
+    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
+    figure.update_yaxes(title="Output tokens/s, a GPU", rangemode="tozero")
+    return styled(figure)
+
+
+def latency_cdf(result: RunResult, metric: Metric, slo: dict[Metric, float] | None = None) -> go.Figure:
+    """Share of requests below each latency, with the target's line."""
+    values, shares = quantiles_ms(result.samples_s[metric])
+    figure = go.Figure()
+    figure.add_scatter(
+        x=values, y=shares, mode="lines", name=METRIC_NAMES[metric], line={"color": BLUE, "width": 2},
+        hovertemplate="%{y:.1f} % of the requests<br>within %{x:.3g} ms",
+    )  # fmt: skip
+    _add_target(figure, (result.targets_s if slo is None else slo).get(metric), horizontal=False)
+    figure.update_xaxes(title=f"{METRIC_NAMES[metric]} (ms)", type="log")
+    figure.update_yaxes(title="Requests (%)", range=[0, 101])
+    return styled(figure)
+
+
+def quantiles_ms(samples_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Latencies in milliseconds and the percent of requests at or below each; finer in the tail."""
+    known = samples_s[~np.isnan(samples_s)]
+    if len(known) == 0:
+        return np.empty(0), np.empty(0)
+    shares = np.concatenate([np.linspace(0, 95, CDF_POINTS // 2), np.linspace(95, 100, CDF_POINTS // 2)[1:]])
+    return np.percentile(known, shares) * 1e3, shares
+
+
+def _add_interval(figure: go.Figure, rates: Sequence[float], latencies: Sequence[Latency]) -> None:
+    """The 95 % interval of p99, drawn where both ends are known."""
+    known = [(x, y.p99) for x, y in zip(rates, latencies, strict=True) if np.isfinite([y.p99.low, y.p99.high]).all()]
+    if not known:
+        return
+    x = [rate for rate, _ in known]
+    ends = [e.high * 1e3 for _, e in known] + [e.low * 1e3 for _, e in reversed(known)]
+    figure.add_scatter(
+        x=x + x[::-1], y=ends, fill="toself", fillcolor="rgba(213,94,0,0.15)", line_width=0, hoverinfo="skip",
+        name="95 % interval of p99", mode="lines",
+    )  # fmt: skip
+
+
+def _add_unsteady(figure: go.Figure, points: Sequence[RunResult], top_ms: float) -> None:
+    """Marks without a height of their own: a transient has no latency to show."""
+    if points:
+        figure.add_scatter(
+            x=[p.offered_rate_per_s for p in points], y=[top_ms * 1.5] * len(points), mode="markers",
+            name="no steady state", marker={"symbol": "x-thin-open", "size": 10, "color": GREY},
+            customdata=[p.reason for p in points], hovertemplate="%{x:.3g} requests/s<br>%{customdata}<extra></extra>",
+        )  # fmt: skip
+
+
+def _add_target(figure: go.Figure, target_s: float | None, horizontal: bool) -> None:
+    if target_s is None:
+        return
+    add = figure.add_hline if horizontal else figure.add_vline
+    line: dict[str, Any] = {"color": "#222222", "dash": "dash", "width": 1.5}
+    position = "top left" if horizontal else "top"
+    add(target_s * 1e3, line=line, annotation_text=f"target {target_s * 1e3:g} ms", annotation_position=position)
+
+
+def styled(figure: go.Figure) -> go.Figure:
+    """The look that all figures share."""
+    figure.update_layout(
+        template="simple_white", height=420, margin={"l": 70, "r": 20, "t": 40, "b": 60}, hovermode="closest",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13},
+    )  # fmt: skip
+    figure.update_xaxes(showgrid=True, gridcolor="rgba(128,128,128,0.2)")
+    figure.update_yaxes(showgrid=True, gridcolor="rgba(128,128,128,0.2)")
+    return figure

@@ -1,0 +1,79 @@
+"""One simulation of a scenario's fleet as it is: its steady state in figures, and the run itself as a trace."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.core.bench_result import bench_result
+from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_trace
+from simulator.deployment import Deployment, resolve
+from simulator.output.recorder import TraceRecorder
+from simulator.output.results import RunResult
+from simulator.planning.criteria import is_precise
+from simulator.planning.steady import Progress, steady_run
+from simulator.scenario import Scenario
+from simulator.scenario_file import to_mapping
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run: the figures of its steady state, and every request that ended in it, the warm-up's too."""
+
+    result: RunResult
+    trace: Trace
+
+
+def run(scenario: Scenario, progress: Progress | None = None) -> Run:
+    """Simulate `scenario.fleet.replicas` replicas until their steady state is known well, or is shown not to come."""
+    deployment = resolve(scenario)
+    recorder = TraceRecorder(deployment.engine)
+    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, recorder)
+    return Run(result, recorder.trace(_meta(deployment, result)))
+
+
+def write(done: Run, folder: Path) -> None:
+    """Write the trace folder with its `vllm bench serve` summary, whole or not at all."""
+    write_trace(folder, done.trace, texts={BENCH_RESULT_FILE: json.dumps(summary(done), indent=2) + "\n"})
+
+
+def check_folder(folder: Path) -> None:
+    """TraceError where `write` would not write there: better before a long run than after."""
+    check_writable(folder)
+
+
+def summary(done: Run) -> dict[str, Any]:
+    """The run as `vllm bench serve` would report it, without the warm-up; `steady_state` says what it is worth."""
+    first = done.result.warmup_requests
+    rows = done.trace.requests.iloc[first : first + done.result.num_requests]
+    measured = replace(done.trace, requests=rows.reset_index(drop=True))
+    slo = Scenario.model_validate(done.trace.meta["scenario"]).slo
+    result = bench_result(measured, slo.slo if slo.targets_s else None, detailed=False)
+    return result | {"steady_state": done.result.verdict, "warmup_requests": first}
+
+
+def _meta(deployment: Deployment, result: RunResult) -> dict[str, Any]:
+    scenario, client = deployment.scenario, deployment.fleet(1).client
+    return {
+        "simulated": True,
+        "engine": {"name": "headroom-simulator"},
+        "hardware": {"name": scenario.hardware.accelerator, "count": result.gpus},
+        "model": {"name": deployment.shape.name, "shape": asdict(deployment.shape)},
+        "weight_dtype": scenario.weight_dtype,
+        "kv_dtype": scenario.kv_dtype,
+        "tensor_parallel": scenario.parallelism.tensor,
+        "replicas": result.replicas,
+        "engine_config": deployment.engine.as_dict(),
+        "client": asdict(client),
+        "workload": {"request_rate": result.offered_rate_per_s, "burstiness": _finite(scenario.workload.burstiness)},
+        "steady_state": {
+            "verdict": result.verdict, "reason": result.reason, "warmup_requests": result.warmup_requests,
+        },
+        "step_time": {"badge": result.badge, "profile": scenario.step_time.profile},
+        "seed": scenario.seed,
+        "scenario": to_mapping(scenario),
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | str:
+    return "inf" if value == float("inf") else value
