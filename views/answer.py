@@ -46,21 +46,23 @@ def targets(scenario: Scenario) -> str:
 
 def _draw_trust(plan: Plan) -> None:
     color, icon, meaning = BADGES[plan.chosen.badge]
-    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] {words.plain(trust(plan))}", help=meaning)
+    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] **{words.plain(span(plan))}.** {meaning}")
+    st.caption(words.plain(basis(plan)))
 
 
-def trust(plan: Plan) -> str:
-    """The interval on the number of replicas, and what the figures rest on."""
-    interval = plan.interval
-    if interval.high is None:
-        span = f"{interval.low} or more replicas; even {plan.scenario.fleet.max_replicas} may not be enough"
-    elif interval.low == interval.high:
-        span = f"{words.count(interval.low, 'replica')} throughout the interval"
-    else:
-        span = f"between {interval.low} and {interval.high} replicas"
+def span(plan: Plan) -> str:
+    """The interval on the number of replicas."""
+    low, high = plan.interval.low, plan.interval.high
+    if high is None:
+        return f"{low} or more replicas; even {plan.scenario.fleet.max_replicas} may not be enough"
+    return f"{words.count(low, 'replica')} for certain" if low == high else f"Between {low} and {high} replicas"
+
+
+def basis(plan: Plan) -> str:
+    """What the interval counts and what the figures rest on."""
     run = plan.chosen
-    basis = f"{run.num_requests:,} simulated requests in steady state, {run.warmup_requests:,} of warm-up cut"
-    return f"{span[:1].upper()}{span[1:]} ({interval.includes}). {basis}."
+    counted = f"The interval counts {plan.interval.includes}."
+    return f"{counted} {run.num_requests:,} simulated requests in steady state, {run.warmup_requests:,} of warm-up cut."
 
 
 def cards(plan: Plan) -> list[Card]:
@@ -76,8 +78,9 @@ def cards(plan: Plan) -> list[Card]:
         Card(
             "Utilisation, replica",
             words.percent(busy.busy),
-            f"KV cache {words.percent(busy.kv_mean)} full on average",
-            help="Share of the time with a forward pass under way. It follows from the load; nobody put it in.",
+            f"KV cache {words.percent(busy.kv_mean)} full, {busy.mean_running:.0f} requests at once",
+            help="Share of the time with a forward pass under way; it follows from the load. It comes near 100 % long "
+            "before a fleet is full, as passes grow with the requests in them: the charts show where it is full.",
         )
     )
     return shown

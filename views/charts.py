@@ -47,19 +47,20 @@ def draw(curve: LoadCurve, plan: Plan) -> None:
                 figure, key=f"chart_{metric}", config={"displaylogo": False, "modeBarButtonsToRemove": _BUTTONS},
                 alt=f"{percentile} {name} against offered load",
             )  # fmt: skip
-    st.caption(words.plain(_reading(curve)))
+    st.caption(words.plain(_reading(curve, plan.chosen.offered_rate_per_s)))
 
 
 _BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
 
 
-def _reading(curve: LoadCurve) -> str:
+def _reading(curve: LoadCurve, load_per_s: float) -> str:
     """How far the fleet goes, and how to read the charts."""
     best = curve.max_sustainable_rate_per_s
     if best is None:
         reach = "No simulated load has a steady state."
     else:
-        reach = f"Highest simulated load with a steady state: {words.rate(best)} requests/s."
+        share = f"your load is {load_per_s / best:.0%} of it"
+        reach = f"Highest simulated load with a steady state: {words.rate(best)} requests/s; {share}."
     return f"{reach} Bands are 95 % intervals; every point is a simulation of its own, with its warm-up cut."
 
 
@@ -148,8 +149,8 @@ def _shade_unsteady(figure: go.Figure, curve: LoadCurve, palette: Palette) -> fl
     if first is not None:
         figure.add_vrect(
             x0=first, x1=end, fillcolor=palette.shade, line_width=0, layer="below", name="no steady state",
-            annotation={"text": "no steady<br>state", "font": {"color": palette.text, "size": 11}},
-            annotation_position="inside top right",
+            annotation={"text": "no steady state", "font": {"color": palette.text, "size": 11}, "textangle": -90},
+            annotation_position="inside bottom right",
         )  # fmt: skip
     return end
 

@@ -61,7 +61,7 @@ def draw(facts: Facts, prompt_tokens: int | None, output_tokens: int | None) -> 
         context = prompt_tokens + output_tokens // 2
         room = f"{memory.max_sequences(length):,}"
         cards += [
-            Card("Requests cached at once, replica", room, f"{length:,} tokens each, prompt and answer"),
+            Card("Fit at once, replica", room, f"requests of {length:,} tokens, prompt and answer"),
             Card("Mean prompt, alone", words.seconds(facts.prefill_s(prompt_tokens)), "its TTFT is not shorter"),
             Card("One token, alone", words.seconds(facts.token_s(context)), "a TPOT is not shorter"),
         ]
