@@ -1,18 +1,14 @@
-"""One HTML file about a fit or a validation: it opens offline, and whatever a trace is named, it is only text in it."""
+"""The report of a fit or a validation: figures, error table, the model's costs, and where it comes from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-
-import jinja2
-import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from calibration.accuracy import ErrorCell
 from calibration.figures import error_over_run, predicted_against_measured
 from calibration.fitted import FittedStepTime
 from calibration.measurements import Measurements
+from calibration.page import Page, PageTable, Section, render_page
 from roofline.step_time import FloatArray
 
 FORMULAS = {
@@ -36,42 +32,52 @@ class ReportInput:
 
 def render(content: ReportInput) -> str:
     """The whole HTML document."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    profile, origin = content.profile, content.profile.provenance
-    return environment.get_template("report.html").render(
-        title=content.title,
-        subtitle=f"{origin.subject}, fitted {origin.fitted_at}",
-        summary=content.summary,
-        plotly_script=Markup(f"<script>{get_plotlyjs()}</script>"),
-        figures=_figures(content),
-        tables=[(method, list(cells)) for method, cells in groupby(content.errors, key=lambda cell: cell.method)],
-        formula=f"{FORMULAS[profile.form.scope]}; join = {profile.form.join}",
-        costs=[(name, f"{cost * 1e6:.6g} µs") for name, cost in profile.form.costs.items()],
-        provenance=_provenance(profile),
-        notes=profile.notes,
-    )
+    origin = content.profile.provenance
+    subtitle = f"{origin.subject}, fitted {origin.fitted_at}"
+    return render_page(Page(content.title, subtitle, content.summary, sections(content)))
 
 
-def _figures(content: ReportInput) -> list[tuple[str, str, Markup]]:
-    drawn = [
-        (
+def sections(content: ReportInput) -> list[Section]:
+    """What the report shows, for other reports too."""
+    profile = content.profile
+    costs = [(name, f"{cost * 1e6:.6g} µs") for name, cost in profile.form.costs.items()]
+    model = f"{FORMULAS[profile.form.scope]}; join = {profile.form.join}"
+    return [
+        *_figures(content),
+        *error_sections(content.errors),
+        Section("The model", model, tables=[PageTable(costs)]),
+        Section("Where it comes from", tables=[PageTable(_provenance(profile), names=2)]),
+        *([Section("Read with care", items=profile.notes)] if profile.notes else []),
+    ]
+
+
+def error_sections(errors: Sequence[ErrorCell]) -> list[Section]:
+    """The error table, a section a method."""
+    header = ("passes", "cell", "steps", "MAPE", "bias", "total time")
+    found = []
+    for method, group in groupby(errors, key=lambda cell: cell.method):
+        cells = list(group)
+        rows = [
+            (c.region, c.cell, f"{c.n:,}", f"{c.mape:.1%}", f"{c.bias:+.1%}", f"{c.total_error:+.1%}") for c in cells
+        ]
+        whole = frozenset(index for index, cell in enumerate(cells) if not cell.cell)
+        found.append(Section(f"Errors: {method}", tables=[PageTable(rows, header, names=2, strong=whole)]))
+    return found
+
+
+def _figures(content: ReportInput) -> list[Section]:
+    return [
+        Section(
             "Predicted against measured",
             f"{content.points} One point a step; the grey band is 10 % about exact.",
-            predicted_against_measured(content.measurements, content.predicted),
+            [predicted_against_measured(content.measurements, content.predicted)],
         ),
-        (
+        Section(
             "Error over the run",
             f"{content.points} Waves or a slope are drift of the machine: no composition of the batch explains them.",
-            error_over_run(content.measurements, content.predicted),
+            [error_over_run(content.measurements, content.predicted)],
         ),
     ]
-    return [(heading, caption, _embedded(figure)) for heading, caption, figure in drawn]
-
-
-def _embedded(figure: go.Figure) -> Markup:
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False))
 
 
 def _provenance(profile: FittedStepTime) -> list[tuple[str, str]]:

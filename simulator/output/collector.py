@@ -20,14 +20,15 @@ from simulator.output.results import METRICS, Metric, Occupancy
 PROBE_EVERY = 16  # of the runs of steps, one in so many is asked what it waits for
 KV_FULL = 0.95  # of the blocks: with more in use, a typical prompt finds no room
 
-BoundOf = Callable[[BatchWork], str | None]
+# What a pass waits for (None: the model does not say), and whether its time rests on measurements or needs none.
+Probe = Callable[[BatchWork], tuple[str | None, bool]]
 
 
 class Collector:
     """Observes `simulate`; `enough(collector)` is asked whenever `checkpoints` many requests have ended."""
 
     def __init__(
-        self, arrival_s: FloatArray, engine: EngineConfig, bound_of: BoundOf, enough: Callable[["Collector"], bool],
+        self, arrival_s: FloatArray, engine: EngineConfig, probe: Probe, enough: Callable[["Collector"], bool],
         checkpoints: Sequence[int],
     ) -> None:  # fmt: skip
         self.arrival_s = arrival_s
@@ -37,7 +38,7 @@ class Collector:
         self.tokens: NDArray[np.int64] = np.zeros((len(arrival_s), 2), dtype=np.int64)  # prompt, output
         self.now_s = 0.0
         self.num_finished = 0
-        self.usage = Usage(engine, bound_of)
+        self.usage = Usage(engine, probe)
         self._enough = enough
         self._checkpoints = iter(checkpoints)
         self._next = next(self._checkpoints, math.inf)
@@ -90,11 +91,12 @@ class Collector:
 class Usage:
     """Sums over the time that replicas are busy; the start-up is in them, and small beside the rest."""
 
-    def __init__(self, engine: EngineConfig, bound_of: BoundOf) -> None:
+    def __init__(self, engine: EngineConfig, probe: Probe) -> None:
         self.preemptions = 0
-        self._engine, self._bound_of = engine, bound_of
+        self._engine, self._probe = engine, probe
         self._busy_s = self._kv_s = self._running_s = 0.0
         self._waiting_s = self._waiting_kv_s = self._waiting_slot_s = 0.0
+        self._probed_s = self._beyond_s = 0.0
         self._kv_peak = self._calls = 0
         self._bound_s: dict[str, float] = {}
 
@@ -114,7 +116,9 @@ class Usage:
             elif last >= KV_FULL * self._engine.usable_blocks:
                 self._waiting_kv_s += waiting_s
         if self._calls % PROBE_EVERY == 0:
-            bound = self._bound_of(batch.work)
+            bound, in_range = self._probe(batch.work)
+            self._probed_s += wall_s
+            self._beyond_s += 0.0 if in_range else wall_s
             if bound is not None:
                 self._bound_s[bound] = self._bound_s.get(bound, 0.0) + wall_s
         self._calls += 1
@@ -122,7 +126,7 @@ class Usage:
     def occupancy(self, replicas: int, elapsed_s: float, num_requests: int) -> Occupancy:
         """The averages over a run of `elapsed_s` and so many requests on so many replicas."""
         busy_s, blocks = max(self._busy_s, 1e-300), self._engine.usable_blocks
-        probed_s = sum(self._bound_s.values())
+        divided_s = sum(self._bound_s.values())
         return Occupancy(
             busy=min(1.0, self._busy_s / (replicas * elapsed_s)) if elapsed_s > 0 else 0.0,
             kv_mean=self._kv_s / busy_s / blocks,
@@ -133,7 +137,8 @@ class Usage:
             waiting_for_slot=self._waiting_slot_s / busy_s,
             mean_running=self._running_s / busy_s,
             preemptions_per_request=self.preemptions / max(num_requests, 1),
-            bound={name: part_s / probed_s for name, part_s in sorted(self._bound_s.items())},
+            bound={name: part_s / divided_s for name, part_s in sorted(self._bound_s.items())},
+            extrapolated=self._beyond_s / max(self._probed_s, 1e-300),
         )
 
 

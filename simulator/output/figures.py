@@ -4,8 +4,9 @@ Colours are Okabe and Ito's, told apart with any colour vision; lines differ by 
 a steady state are open and in grey, and no line goes through them.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -37,9 +38,10 @@ def latency_against_load(curve: LoadCurve, metric: Metric, slo: dict[Metric, flo
     top = max((latency.p99.value * 1e3 for latency in (p.latencies[metric] for p in steady)), default=1.0)
     _add_unsteady(figure, [point for point in curve.points if not point.is_steady], top)
     targets = slo if slo is not None else (curve.points[0].targets_s if curve.points else {})
-    _add_target(figure, targets.get(metric), horizontal=True)
-    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
-    figure.update_yaxes(title=f"{METRIC_NAMES[metric]} (ms)", type="log", dtick="D2")
+    target_ms = _add_target(figure, targets.get(metric), "y")
+    shown = [e.value * 1e3 for p in steady for e in (p.latencies[metric].p50, p.latencies[metric].p99)]
+    figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
+    figure.update_yaxes(title=f"{METRIC_NAMES[metric]} (ms)", **_log_axis([*shown, *target_ms, top * 1.5]))
     return styled(figure)
 
 
@@ -53,26 +55,24 @@ def attainment_against_load(curve: LoadCurve) -> go.Figure:
         line={"color": BLUE, "width": 2}, marker={"size": 8}, hovertemplate="%{x:.3g} requests/s<br>%{y:.2f} %",
     )  # fmt: skip
     if points:
-        figure.add_hline(y=points[0].percentile, line={"color": "#222222", "dash": "dash", "width": 1})
-    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
+        figure.add_hline(y=points[0].percentile, line={"color": "#555555", "dash": "dash", "width": 1.5}, opacity=1)
+    figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
     figure.update_yaxes(title="Requests within the targets (%)", range=[min([90.0, *shares]), 100.5])
     return styled(figure)
 
 
 def throughput_against_load(curve: LoadCurve) -> go.Figure:
     """Output tokens per second and GPU over the offered rate; it bends where the fleet is used up."""
+    steady = [point for point in curve.points if point.is_steady]
+    heights = [point.output_tokens_per_s / point.gpus for point in steady]
     figure = go.Figure()
-    for name, colour, symbol, chosen in (
-        ("steady", BLUE, "circle", [p for p in curve.points if p.is_steady]),
-        ("no steady state", GREY, "circle-open", [p for p in curve.points if not p.is_steady]),
-    ):
-        figure.add_scatter(
-            x=[p.offered_rate_per_s for p in chosen], y=[p.output_tokens_per_s / p.gpus for p in chosen], name=name,
-            mode="markers" if symbol.endswith("open") else "lines+markers", line={"color": colour, "width": 2},
-            marker={"symbol": symbol, "size": 8, "color": colour},
-            hovertemplate="%{x:.3g} requests/s<br>%{y:,.0f} tokens/s a GPU",
-        )  # fmt: skip
-    figure.update_xaxes(title=f"Offered load on {curve.gpus} GPUs (requests/s)", rangemode="tozero")
+    figure.add_scatter(
+        x=[p.offered_rate_per_s for p in steady], y=heights, name="output tokens/s a GPU", mode="lines+markers",
+        line={"color": BLUE, "width": 2}, marker={"size": 8},
+        hovertemplate="%{x:.3g} requests/s<br>%{y:,.0f} tokens/s a GPU<extra></extra>",
+    )  # fmt: skip
+    _add_unsteady(figure, [point for point in curve.points if not point.is_steady], max(heights, default=1.0))
+    figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
     figure.update_yaxes(title="Output tokens/s, a GPU", rangemode="tozero")
     return styled(figure)
 
@@ -85,8 +85,8 @@ def latency_cdf(result: RunResult, metric: Metric, slo: dict[Metric, float] | No
         x=values, y=shares, mode="lines", name=METRIC_NAMES[metric], line={"color": BLUE, "width": 2},
         hovertemplate="%{y:.1f} % of the requests<br>within %{x:.3g} ms",
     )  # fmt: skip
-    _add_target(figure, (result.targets_s if slo is None else slo).get(metric), horizontal=False)
-    figure.update_xaxes(title=f"{METRIC_NAMES[metric]} (ms)", type="log")
+    target_ms = _add_target(figure, (result.targets_s if slo is None else slo).get(metric), "x")
+    figure.update_xaxes(title=f"{METRIC_NAMES[metric]} (ms)", **_log_axis([*values[[0, -1]], *target_ms]))
     figure.update_yaxes(title="Requests (%)", range=[0, 101])
     return styled(figure)
 
@@ -123,13 +123,36 @@ def _add_unsteady(figure: go.Figure, points: Sequence[RunResult], top_ms: float)
         )  # fmt: skip
 
 
-def _add_target(figure: go.Figure, target_s: float | None, horizontal: bool) -> None:
+def _add_target(figure: go.Figure, target_s: float | None, axis: Literal["x", "y"]) -> list[float]:
+    """The target's line across a logarithmic axis, with its name; its value in milliseconds where there is one."""
     if target_s is None:
-        return
-    add = figure.add_hline if horizontal else figure.add_vline
-    line: dict[str, Any] = {"color": "#222222", "dash": "dash", "width": 1.5}
-    position = "top left" if horizontal else "top"
-    add(target_s * 1e3, line=line, annotation_text=f"target {target_s * 1e3:g} ms", annotation_position=position)
+        return []
+    target_ms = target_s * 1e3
+    add = figure.add_hline if axis == "y" else figure.add_vline
+    add(target_ms, line={"color": "#555555", "dash": "dash", "width": 1.5}, opacity=1)
+    along = "x" if axis == "y" else "y"  # plotly wants the place on a logarithmic axis as its logarithm
+    place = {axis: math.log10(target_ms), along: 0.01 if axis == "y" else 0.04, f"{along}ref": "paper"}
+    figure.add_annotation(
+        **place, text=f"target {target_ms:g} ms", showarrow=False, xanchor="left" if axis == "y" else "right",
+        yanchor="top" if axis == "y" else "bottom",
+    )  # fmt: skip
+    return [target_ms]
+
+
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis around positive values, labelled in full at 1, 2 and 5 times the powers of ten."""
+    known = [float(value) for value in values if math.isfinite(value) and value > 0] or [1.0]
+    low, high = min(known) / 1.3, max(known) * 1.3
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {
+        "type": "log", "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks],
+    }  # fmt: skip
+
+
+def _load_title(curve: LoadCurve) -> str:
+    return f"Offered load on {curve.gpus} GPU{'s' * (curve.gpus != 1)} (requests/s)"
 
 
 def styled(figure: go.Figure) -> go.Figure:

@@ -57,6 +57,7 @@ class Occupancy:
     mean_running: float  # requests on one replica, over busy time
     preemptions_per_request: float
     bound: dict[str, float]  # of busy time, by what the passes wait for: compute, memory_bandwidth, link, overhead
+    extrapolated: float = 0.0  # of busy time in passes beyond what the step-time profile was measured on
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,12 +7,12 @@ from simulator.output.results import Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import (
     CONSTRAINT_NAMES,
     METRIC_NAMES,
-    dollars,
+    cost_rows,
     estimate_in_ms,
     figures,
     in_ms,
+    interval_in_words,
     latencies_in_words,
-    money,
     plan_sentence,
     replicas_in_words,
     shortfall,
@@ -39,12 +39,11 @@ def print_plan(plan: Plan) -> None:
     _say(plan_sentence(plan), "bold")
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
-    high = "none found" if plan.interval.high is None else plan.interval.high
     rows = [
-        ("interval", f"{plan.interval.low} to {high} replicas: {plan.interval.includes}"),
+        ("interval", interval_in_words(plan.interval)),
         ("binding", f"{CONSTRAINT_NAMES[plan.binding.constraint]}. {plan.binding.evidence}"),
         ("why not fewer", plan.why_not_fewer),
-        *_cost_rows(plan),
+        *cost_rows(plan),
         *(("assumed", text) for text in plan.assumptions),
         ("check it", plan.benchmark_command),
     ]
@@ -108,18 +107,6 @@ def _throughput(result: RunResult) -> Table:
     table.add_row("KV blocks in use (mean, peak)", "", f"{use.kv_mean:.0%}, {use.kv_peak:.0%}", "")
     table.add_row("preemptions a request", "", "", f"{use.preemptions_per_request:.3g}")
     return table
-
-
-def _cost_rows(plan: Plan) -> list[tuple[str, str]]:
-    cost = plan.cost
-    if cost is None:
-        return [("cost", "no price is known for this accelerator; give prices in the scenario")]
-    return [
-        ("cost of the fleet", f"{money(cost.per_hour)} an hour, {money(cost.per_month)} a month of 730 hours"),
-        ("", f"{money(cost.per_million_output_tokens)} per million output tokens at this load"),
-        ("", f"{money(cost.per_million_tokens)} per million tokens, prompt and output"),
-        ("price", f"{dollars(cost.per_gpu_hour.typical)} a GPU hour; {cost.source}"),
-    ]
 
 
 def _say(text: str, style: str = "") -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from simulator.output.results import Constraint, Estimate, Metric, Money, Plan, RunResult
+from simulator.output.results import Constraint, Estimate, Metric, Money, Plan, ReplicaInterval, RunResult
 
 METRIC_NAMES: dict[Metric, str] = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 CONSTRAINT_NAMES: dict[Constraint, str] = {
@@ -99,3 +99,22 @@ def plan_sentence(plan: Plan) -> str:
         f"{plan.scope} of {plan.scenario.hardware.accelerator} serve {chosen.offered_rate_per_s:.4g} requests/s of "
         f"{plan.scenario.model} with {latencies_in_words(chosen)}; {margin}; {price}; {chosen.badge} step times."
     )
+
+
+def interval_in_words(interval: ReplicaInterval) -> str:
+    """As in `2 to 3 replicas: ` and what the interval includes."""
+    high = "more than the limit" if interval.high is None else interval.high
+    return f"{interval.low} to {high} replicas: {interval.includes}"
+
+
+def cost_rows(plan: Plan) -> list[tuple[str, str]]:
+    """What the fleet costs, a line a measure; which prices it rests on."""
+    cost = plan.cost
+    if cost is None:
+        return [("cost", "no price is known for this accelerator; give prices in the scenario")]
+    return [
+        ("cost of the fleet", f"{money(cost.per_hour)} an hour, {money(cost.per_month)} a month of 730 hours"),
+        ("", f"{money(cost.per_million_output_tokens)} per million output tokens at this load"),
+        ("", f"{money(cost.per_million_tokens)} per million tokens, prompt and output"),
+        ("price", f"{dollars(cost.per_gpu_hour.typical)} a GPU hour; {cost.source}"),
+    ]

@@ -9,11 +9,15 @@ from simulator.deployment import ScaledStepTime
 _NAMES = {"compute": "compute", "memory": "memory_bandwidth", "link": "link", "launch": "overhead"}
 
 
+def probe(model: StepTimeModel, work: BatchWork) -> tuple[str | None, bool]:
+    """What the pass waits for, and whether its time is within the range that was measured (arithmetic has none)."""
+    inner = model.model if isinstance(model, ScaledStepTime) else model
+    return bound_of(inner, work), not isinstance(inner, FittedStepTime) or inner.in_range(work)
+
+
 def bound_of(model: StepTimeModel, work: BatchWork) -> str | None:
     """compute, memory_bandwidth, link or overhead; None where the model does not divide its time."""
     match model:
-        case ScaledStepTime():
-            return bound_of(model.model, work)
         case AnalyticStepTime():
             return _NAMES[model.breakdown(work).bound]
         case FittedStepTime():

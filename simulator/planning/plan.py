@@ -23,6 +23,7 @@ from simulator.planning.steady import steady_run
 from simulator.scenario import Scenario
 from simulator.workload_source import offered_rate_per_s
 
+RARE = 0.01  # of the busy time
 TRIFLE = 0.005  # of the step time: less doubt moves no fleet by a replica
 
 Say = Callable[[str], None]
@@ -74,7 +75,7 @@ def plan(scenario: Scenario, say: Say = lambda sentence: None) -> Plan:
         binding=_binding(chosen, fewer, alone_s),
         cost=cost_of(scenario, chosen),
         trials=trials.results,
-        assumptions=assumptions(deployment),
+        assumptions=assumptions(deployment, chosen),
         benchmark_command=benchmark_command(scenario, chosen),
     )
 
@@ -87,8 +88,8 @@ def _interval(trials: Trials, replicas: int, say: Say) -> ReplicaInterval:
         return ReplicaInterval(low, replicas, f"the simulation's chance; {deployment.doubt_source} moves nothing")
     say(f"Once more with passes {doubt:.0%} faster and slower")
     fast, slow = (deployment.slowed(1 - doubt), deployment.slowed(1 + doubt))
-    fewest = Trials(fast, say).fewest(math.ceil(replicas * (1 - doubt)))
-    most = Trials(slow, say).fewest(math.ceil(replicas * (1 + doubt)))
+    fewest = Trials(fast, say).fewest(round(replicas * (1 - doubt)))
+    most = Trials(slow, say).fewest(round(replicas * (1 + doubt)))
     includes = (
         f"the simulation's chance (95 %), and step times {doubt:.0%} shorter or longer: {deployment.doubt_source}; not "
         "the forecast of the load"
@@ -117,11 +118,13 @@ def _beyond_limit(trials: Trials, rate_per_s: float) -> str:
     return f"fleet.max_replicas is {limit}, and {shortfall(result)}; nearest change: {remedy}, or lower the load."
 
 
-def assumptions(deployment: Deployment) -> tuple[str, ...]:
+def assumptions(deployment: Deployment, result: RunResult) -> tuple[str, ...]:
     """What an answer takes for granted, in sentences; the notes of the step-time model first."""
-    engine, scenario = deployment.engine, deployment.scenario
+    engine, scenario, beyond = deployment.engine, deployment.scenario, result.occupancy.extrapolated
+    extrapolated = f"{beyond:.0%} of the busy time goes to passes larger than any that the profile was measured on."
     return (
         *deployment.notes,
+        *([extrapolated] if beyond > RARE else []),
         f"Each replica has {engine.num_blocks:,} KV blocks of {engine.block_size} tokens, runs at most "
         f"{engine.max_num_seqs} requests at once and computes at most {engine.max_num_batched_tokens:,} tokens a pass.",
         f"Requests reach replicas by {scenario.fleet.router.replace('_', ' ')}; a replica never fails.",

@@ -42,4 +42,4 @@ def saturated_rate_per_s(deployment: Deployment) -> float:
 
 
 def _collect(deployment: Deployment, arrival_s: FloatArray) -> Collector:
-    return Collector(arrival_s, deployment.engine, lambda work: None, lambda _: False, ())
+    return Collector(arrival_s, deployment.engine, lambda work: (None, True), lambda _: False, ())

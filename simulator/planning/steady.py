@@ -15,7 +15,7 @@ from simulator.fleet.cluster import RunOptions, simulate
 from simulator.output.collector import Both, Collector
 from simulator.output.observer import Observer
 from simulator.output.results import RunResult, Verdict
-from simulator.planning.bound import bound_of
+from simulator.planning.bound import probe
 from simulator.planning.criteria import is_precise
 from simulator.planning.measure import Setting, measure
 from simulator.planning.steadiness import Growth, common_warmup, drift, growth, has_turned_over, overloaded
@@ -44,7 +44,7 @@ def steady_run(
     watch = _Watch(deployment, replicas, decided)
     collector = Collector(
         workload.requests["arrival_s"].to_numpy(dtype=float), deployment.engine,
-        lambda work: bound_of(deployment.step_time, work), watch.enough, watch.checkpoints,
+        lambda work: probe(deployment.step_time, work), watch.enough, watch.checkpoints,
     )  # fmt: skip
     options = RunOptions(progress=progress, record_token_times=recorder is not None)
     observer = collector if recorder is None else Both(recorder, collector)
