@@ -4,7 +4,7 @@
 fitted profile and the recorded times of a trace all implement it, and the simulator knows no other way to spend time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -42,10 +42,15 @@ class BatchWork:
 
     def after_decode_steps(self, steps: int) -> "BatchWork":
         """The same decoding sequences `steps` steps later: every context has grown by one token a step."""
-        return replace(
-            self,
-            decode_kv_tokens=self.decode_kv_tokens + steps * self.num_decode_seqs,
-            decode_kv_max=self.decode_kv_max + steps,
+        return BatchWork(
+            self.num_prefill_seqs,
+            self.prefill_tokens,
+            self.prefill_kv_tokens,
+            self.prefill_attn_pairs,
+            self.num_decode_seqs,
+            self.decode_tokens,
+            self.decode_kv_tokens + steps * self.num_decode_seqs,
+            self.decode_kv_max + steps,
         )
 
 

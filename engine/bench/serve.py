@@ -77,6 +77,8 @@ class Session:
     def _served(self, meta: dict[str, Any], interrupt: Interrupt) -> Served:
         unsent = self.loop.num_unsent
         description = {**self.workload.description, "num_unsent": unsent, "interrupted": interrupt.requested}
+        if self.workload.block_keys is not None:
+            description["key_block_size"] = self.workload.key_block_size
         requests = self._with_workload_columns(requests_table(self.loop.records))
         trace = Trace({**meta, "workload": description}, self.loop.steps.table(), requests)
         return Served(trace, unsent, interrupt.requested)

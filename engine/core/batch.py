@@ -1,6 +1,6 @@
 """What the scheduler decided for one step: a value that can be printed, compared and tested."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.core.decode_cohort import DecodeCohort
 from engine.core.request import Request
@@ -25,18 +25,23 @@ class Chunk:
 
 def batch_work(chunks: tuple[Chunk, ...], cohort: DecodeCohort) -> BatchWork:
     """The numbers of a step that computes `chunks` and has just advanced `cohort`."""
-    prefills = [c for c in chunks if not c.is_decode]
-    drafting = [c for c in chunks if c.is_decode]
     plain = len(cohort)
+    prefills = prefill_tokens = prefill_kv = pairs = drafting = 0
+    decode_kv, kv_max = cohort.context_tokens - plain, cohort.longest_context - 1 if plain else 0
+    drafted_tokens = 0
+    for chunk in chunks:
+        if chunk.is_decode:
+            drafting += 1
+            drafted_tokens += chunk.num_tokens
+            decode_kv += chunk.start
+            kv_max = max(kv_max, chunk.start)
+        else:
+            prefills += 1
+            prefill_tokens += chunk.num_tokens
+            prefill_kv += chunk.start
+            pairs += chunk_attn_pairs(chunk.num_tokens, chunk.start)
     return BatchWork(
-        num_prefill_seqs=len(prefills),
-        prefill_tokens=sum(c.num_tokens for c in prefills),
-        prefill_kv_tokens=sum(c.start for c in prefills),
-        prefill_attn_pairs=sum(chunk_attn_pairs(c.num_tokens, c.start) for c in prefills),
-        num_decode_seqs=plain + len(drafting),
-        decode_tokens=plain + sum(c.num_tokens for c in drafting),
-        decode_kv_tokens=cohort.context_tokens - plain + sum(c.start for c in drafting),
-        decode_kv_max=max([cohort.longest_context - 1] * (plain > 0) + [c.start for c in drafting], default=0),
+        prefills, prefill_tokens, prefill_kv, pairs, plain + drafting, plain + drafted_tokens, decode_kv, kv_max
     )
 
 
@@ -69,7 +74,7 @@ class Batch:
 
     def later(self, steps: int, kv_blocks_used: int) -> "Batch":
         """The batch `steps` plain decode steps after this one."""
-        return replace(
-            self, step=self.step + steps, work=self.work.after_decode_steps(steps), chunks=(), joined=(), left=(),
-            grown=(), admitted=(), preempted=(), cached_tokens=0, kv_blocks_used=kv_blocks_used,
+        return Batch(
+            self.step + steps, self.work.after_decode_steps(steps), kv_blocks_used=kv_blocks_used,
+            num_running=self.num_running, num_waiting=self.num_waiting,
         )  # fmt: skip

@@ -35,7 +35,7 @@ class DecodeCohort:
         self.members[request] = None
         self._ring[self._bucket(request)][request] = None
         self.context_tokens += request.num_computed_settled
-        if len(request.block_keys) > request.num_prompt_tokens // self._block_size:
+        if not request.unshared_rest and len(request.block_keys) > request.num_prompt_tokens // self._block_size:
             self.with_output_keys.add(request)
         heappush(self._longest, (request.anchor, request.order, request))
         heappush(self._limits, (self._last_step(request), request.order, request))

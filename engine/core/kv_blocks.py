@@ -6,7 +6,7 @@ again.
 """
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from engine.core.config import EngineConfig
 from engine.core.request import Request
@@ -83,10 +83,14 @@ class KvBlocks:
         """Give `request` `count` free blocks."""
         request.block_ids.extend(self._take(count))
 
-    def grow_each(self, requests: Sequence[Request]) -> None:
-        """Give each of `requests` one free block."""
-        for request, block in zip(requests, self._take(len(requests)), strict=True):
-            request.block_ids.append(block)
+    def grow_each(self, groups: Sequence[tuple[Collection[Request], int]]) -> None:
+        """Give every request of each group as many free blocks as the group's number says."""
+        taken = self._take(sum(len(requests) * count for requests, count in groups))
+        begin = 0
+        for requests, count in groups:
+            for request in requests:
+                request.block_ids += taken[begin : begin + count]
+                begin += count
 
     def _take(self, count: int) -> list[int]:
         """The `count` least recently used free blocks; what was cached in them is forgotten."""
@@ -121,6 +125,15 @@ class KvBlocks:
             self._cached.setdefault(key, {})[block] = None
         request.num_keyed_blocks = full
         self.version += 1
+
+    def register_unshared(self, request: Request, num_computed_tokens: int) -> None:
+        """Make a request's own blocks findable by itself, should it come back before they are overwritten.
+
+        Nobody else can hit them, so doing this when it is preempted is as good as doing it block by block.
+        """
+        keys = request.block_keys
+        keys.extend((request.request_id, i) for i in range(len(keys), num_computed_tokens // self.block_size))
+        self.register(request, num_computed_tokens)
 
     def release(self, request: Request) -> None:
         """Take all blocks from `request`; those without another owner join the free queue, tail first."""

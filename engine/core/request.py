@@ -26,8 +26,9 @@ class Request:
     """One request; the fields below the line belong to the scheduler.
 
     `block_keys[i]` names the content of the request's i-th full block together with everything before it (a chained
-    hash): equal keys mean equal KV. The caller may append keys of output blocks as they fill. `num_tokens` is prompt
-    plus output so far, counting the tokens that a step in flight is about to yield.
+    hash): equal keys mean equal KV. The caller may append keys of output blocks as they fill. With `unshared_rest` the
+    blocks beyond the keys given hold what no other request has; the scheduler names them itself when a preemption makes
+    it matter. `num_tokens` is prompt plus output so far, counting the tokens that a step in flight is about to yield.
     """
 
     request_id: str
@@ -36,6 +37,7 @@ class Request:
     arrival_s: float = 0.0
     priority: int = 0  # lower is served first
     block_keys: list[Hashable] = field(default_factory=list)
+    unshared_rest: bool = False
     # ---
     status: Status = Status.WAITING
     num_tokens_settled: int = 0  # num_tokens while outside the decode cohort

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from roofline.errors import InputError
 
 MAX_SEED = 2**63 - 1
+GREEDY_BELOW = 1e-5  # vLLM's; logits divided by less run out of float32
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """One request's sampling and stopping rules.
 
-    `temperature` 0 is greedy; then the filters and the seed have no effect. The filters act on the distribution after
-    temperature: `min_p` keeps tokens of at least that fraction of the likeliest one's probability, `top_k` the k
-    likeliest (0: all), `top_p` the smallest set of likeliest tokens that holds that much of what is left. `seed` makes
-    a request's draws its own; without one the engine gives it one. A `stop` string ends the request when it shows in
-    the text, and is not part of it. `stop_token_ids` and, unless `ignore_eos`, the model's end tokens end it too; none
-    of them is sampled before `min_tokens` tokens have come.
+    `temperature` 0, or below `GREEDY_BELOW`, is greedy; then the filters and the seed have no effect. The filters act
+    on the distribution after temperature: `min_p` keeps tokens of at least that fraction of the likeliest one's
+    probability, `top_k` the k likeliest (0: all), `top_p` the smallest set of likeliest tokens that holds that much of
+    what is left. `seed` makes a request's draws its own; without one the engine gives it one. A `stop` string ends the
+    request when it shows in the text, and is not part of it. `stop_token_ids` and, unless `ignore_eos`, the model's end
+    tokens end it too; none of them is sampled before `min_tokens` tokens have come.
 
     Raises `InputError` for a value outside its range.
     """
@@ -57,7 +58,8 @@ class SamplingParams:
             raise InputError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}.")
 
     def _check_stops(self) -> None:
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        texts: object = self.stop  # a plain string is a tuple's likeliest mistake, and types do not run
+        if not isinstance(texts, tuple) or not all(isinstance(text, str) and text for text in texts):
             raise InputError(f"stop is {self.stop!r}; give a tuple of strings that are not empty.")
         if any(token < 0 for token in self.stop_token_ids):
             raise InputError(f"stop_token_ids is {self.stop_token_ids}; token ids are not negative.")
@@ -65,7 +67,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """True if the likeliest token is always taken."""
-        return self.temperature == 0
+        return self.temperature < GREEDY_BELOW
 
     @property
     def is_filtered(self) -> bool:

@@ -9,12 +9,12 @@ step moves a request's computed tokens toward its known tokens. A caller loops
 
 With asynchronous scheduling, `schedule()` for step k+1 is called before `complete()` of step k.
 
-A step costs what changes in it. Plainly decoding requests stand in a `DecodeCohort` and are not touched; the running
-requests outside it (prefilling, drafting, starved) are walked. That is exact while every member is served and blocks
-suffice; where the token budget or the free blocks fall short, `_serve_in_order` walks all running requests in order.
+A step costs what changes in it. Plainly decoding requests stand in a `DecodeCohort` and are not touched; the others are
+walked. Where the token budget or the free blocks fall short, `_serve_in_order` walks all running requests in order.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 
 from engine.core.batch import Batch, Chunk, batch_work
 from engine.core.config import EngineConfig
@@ -40,9 +40,10 @@ class Scheduler:
         self._in_flight: list[Batch] = []
         self._void: dict[int, set[Request]] = {}
         self._longest_chunk = config.long_prefill_token_threshold or config.max_num_batched_tokens
-        self._num_admitted = 0
+        self._admissions = count()
         self._step = 0
         self._steady = False
+        self._spares = False  # rejected drafts may have left requests with more blocks than they need
         self._blocked_head: tuple[Request, int, bool] | None = None
 
     # --- what callers do ---
@@ -107,14 +108,14 @@ class Scheduler:
                 rejected = chunk.num_drafts - (accepted or {})[chunk.request]
                 chunk.request.num_computed_settled -= rejected
                 chunk.request.num_tokens_settled -= rejected
+                self._spares = self._spares or rejected > 0
         for request in finished:
             self._end(request)
-            self._steady = False
 
     @property
     def has_work(self) -> bool:
         """True while any request waits or runs."""
-        return len(self.running) + len(self.waiting) > 0
+        return self.num_running + self.num_waiting > 0
 
     @property
     def num_running(self) -> int:
@@ -149,10 +150,10 @@ class Scheduler:
         cohort, block_size = self.cohort, self.config.block_size
         ahead = range(min(steps, block_size))
         keyed = [r for offset in ahead for r in cohort.filling(offset) if r in cohort.with_output_keys]
-        for offset in ahead:
-            last = offset + (steps - 1 - offset) // block_size * block_size
-            for request in cohort.growing(offset):
-                self.blocks.grow(request, self._blocks_short(request, last + 1))
+        growing = [(cohort.growing(offset), 1 + (steps - 1 - offset) // block_size) for offset in ahead]
+        if self._spares:
+            growing = [({r: None}, self._blocks_short(r, steps)) for requests, _ in growing for r in requests]
+        self.blocks.grow_each(growing)
         cohort.advance(steps)
         for request in sorted(keyed, key=lambda r: (-r.num_computed_tokens, r.order)):  # in the order of filling
             self.blocks.register(request, request.num_computed_tokens)
@@ -168,7 +169,7 @@ class Scheduler:
         """Give every running request its tokens without touching the cohort; False if order would matter."""
         budget = plan.budget - len(self.cohort)
         blocks = len(self.cohort.growing())
-        shares: dict[Request, int] = {}
+        shares = {}
         for request in self._others:
             wanted = self._wanted(request)
             share = min(wanted, budget)
@@ -183,9 +184,8 @@ class Scheduler:
         if budget < 0 or blocks > self.blocks.num_free:
             return False
         plan.shares, plan.budget = shares, budget
-        short = self.cohort.short()
-        self.blocks.grow_each(short)
-        plan.grown = dict.fromkeys(short)
+        plan.grown = dict.fromkeys(self.cohort.short())
+        self.blocks.grow_each([(plan.grown, 1)])
         for request, share in shares.items():
             self._grow(plan, request, share)
         return True
@@ -250,6 +250,9 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         """Send a running request back to the head of the queue; it recomputes prompt and outputs."""
+        if request.unshared_rest:  # a block is keyed only once the token that fills it is known
+            unknown = bool(self._in_flight) and (request.cohort is not None or request in self._exhausted)
+            self.blocks.register_unshared(request, request.num_computed_tokens - unknown)
         self._leave_running(request)
         if any(batch.step == request.sampled_step for batch in self._in_flight):
             request.num_tokens_settled -= 1  # its token in flight is dropped and computed again
@@ -262,7 +265,7 @@ class Scheduler:
     def _end(self, request: Request) -> None:
         assert request.status is Status.RUNNING, f"request {request.request_id} is {request.status.value}"
         self._leave_running(request)
-        request.status = Status.FINISHED
+        request.status, self._steady = Status.FINISHED, False
 
     def _leave_running(self, request: Request) -> None:
         self._leave_cohort(request)
@@ -313,8 +316,7 @@ class Scheduler:
             request.num_cached_tokens = cached
         request.status = Status.RUNNING
         request.num_computed_settled = cached
-        request.order = self._num_admitted
-        self._num_admitted += 1
+        request.order = next(self._admissions)
         self.blocks.adopt(request, hit)
         self.running[request] = None
         self._others[request] = None

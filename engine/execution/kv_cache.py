@@ -11,7 +11,7 @@ from roofline.model_shape import ModelShape
 
 
 class KVCache:
-    """keys[layer] and values[layer]: [num_blocks, num_kv_heads, block_size, head_dim], zero at first.
+    """keys[layer] and values[layer]: [num_blocks, block_size, num_kv_heads, head_dim], zero at first.
 
     Zeros matter: masked positions get probability 0, and 0 times the NaN of uninitialised memory is NaN.
     """
@@ -24,9 +24,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        size = (num_blocks, shape.num_kv_heads, block_size, shape.head_dim)
-        self.num_kv_heads = shape.num_kv_heads
-        self.block_size = block_size
+        size = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
         self.keys: list[Tensor] = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.num_layers)]
         self.values: list[Tensor] = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.num_layers)]
 

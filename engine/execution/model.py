@@ -23,8 +23,8 @@ class DecodeGroup:
     """Decoding sequences of similar context, padded to one length; `rows` None means all decode rows."""
 
     rows: Tensor | None  # [sequences]
-    tables: Tensor  # head_tables of the sequences
-    mask: Tensor  # [sequences, 1, 1, padded tokens]: 0 in the context, -inf beyond
+    tables: Tensor  # [sequences, blocks], null-padded
+    mask: Tensor  # [sequences, 1, 1, blocks * block_size]: 0 in the context, -inf beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PrefillChunk:
     start: int
     num_tokens: int
     context: int
-    tables: Tensor  # head_tables of the sequence
+    table: Tensor  # [blocks] of the sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ForwardInputs:
 
     token_ids: Tensor  # [tokens]
     positions: Tensor  # [tokens]
-    cache_rows: Tensor  # [tokens * num_kv_heads]
+    slots: Tensor  # [tokens], where in the cache their keys and values go
     num_decodes: int
     groups: tuple[DecodeGroup, ...]
     chunks: tuple[PrefillChunk, ...]
@@ -101,8 +101,8 @@ class Llama:
         for index, layer in enumerate(self.weights.layers):
             normed = rms_norm(hidden, layer.attention_norm, eps)
             q, k, v = self._project(layer, normed, rope)
-            write_kv(cache.keys[index], k, inputs.cache_rows)
-            write_kv(cache.values[index], v, inputs.cache_rows)
+            write_kv(cache.keys[index], k, inputs.slots)
+            write_kv(cache.values[index], v, inputs.slots)
             mixed = _attend(q, cache.keys[index], cache.values[index], inputs)
             hidden += layer.output(mixed.view(len(mixed), -1))
             hidden += layer.down(silu_mul(layer.gate_up(rms_norm(hidden, layer.mlp_norm, eps))))
@@ -137,5 +137,5 @@ def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) 
             out.index_copy_(0, group.rows, part)
     for chunk in inputs.chunks:
         rows = slice(chunk.start, chunk.start + chunk.num_tokens)
-        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.tables, chunk.context)
+        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.table, chunk.context)
     return out

@@ -19,8 +19,6 @@ from engine.execution.kv_cache import KVCache
 from engine.execution.model import DecodeGroup, ForwardInputs, Llama, PrefillChunk
 from engine.execution.sampler import sample
 from engine.execution.sequence import SETTINGS, Sequence
-from engine.kernels.paged_attention import head_tables
-from engine.kernels.rope import cache_rows
 
 # Padding worth a group of its own: gathering 512 tokens of 3 KV heads costs about what the launches of one more
 # attention call do (0.1 ms a layer on one AVX-512 core).
@@ -85,7 +83,7 @@ class Runner:
         return ForwardInputs(
             token_ids=self._tensor(np.concatenate([rows.token_ids, *(part.token_ids for part in parts)])),
             positions=self._tensor(np.concatenate([rows.positions, *(part.positions for part in parts)])),
-            cache_rows=cache_rows(self._tensor(slots), self.cache.num_kv_heads, self._block_size),
+            slots=self._tensor(slots),
             num_decodes=num_decodes,
             groups=self._groups(),
             chunks=tuple(self._chunk(part, int(start)) for part, start in zip(parts, starts[:-1], strict=True)),
@@ -105,16 +103,14 @@ class Runner:
         blocks = -(-int(contexts.max()) // self._block_size)
         beyond = np.arange(blocks * self._block_size) >= contexts[:, None]
         mask = self._tensor(np.where(beyond, -np.inf, 0.0).astype(np.float32)).to(self.model.weights.dtype)
-        padded = self._tensor(np.ascontiguousarray(tables[:, :blocks]))
         return DecodeGroup(
             rows=None if rows is None else self._tensor(rows),
-            tables=head_tables(padded, self.cache.num_kv_heads),
+            tables=self._tensor(np.ascontiguousarray(tables[:, :blocks])),
             mask=mask[:, None, None, :],
         )
 
     def _chunk(self, part: "_ChunkArrays", start: int) -> PrefillChunk:
-        tables = head_tables(self._tensor(part.table[None, :]), self.cache.num_kv_heads)
-        return PrefillChunk(start, len(part.positions), part.chunk.start, tables)
+        return PrefillChunk(start, len(part.positions), part.chunk.start, self._tensor(part.table))
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         """An array on the model's device."""

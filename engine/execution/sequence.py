@@ -40,7 +40,8 @@ class Sequence:
     def __post_init__(self) -> None:
         params, prompt = self.params, self.request.num_prompt_tokens
         assert params.seed is not None
-        values = (params.temperature, params.top_k, params.top_p, params.min_p, params.seed, prompt + params.min_tokens)
+        temperature = 0.0 if params.is_greedy else params.temperature
+        values = (temperature, params.top_k, params.top_p, params.min_p, params.seed, prompt + params.min_tokens)
         self.settings = np.array(values, SETTINGS)[()]
 
     @property

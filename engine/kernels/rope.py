@@ -1,8 +1,7 @@
 """Rotary positions on queries and keys, and the write of keys and values into the paged cache, torch reference.
 
-One operation, because on a device it is one pass over the projected q, k and v. The cache of one layer has the layout
-[num_blocks, num_kv_heads, block_size, head_dim]: the tokens of one block and head lie together, so a gather by
-(block, head) brings attention contiguous tiles.
+One file, because on a device it is one pass over the projected q, k and v. The keys or values of one layer have the
+layout [num_blocks, block_size, num_kv_heads, head_dim]: a block lies together, and so does all of a token.
 """
 
 import math
@@ -56,17 +55,9 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(swapped, sin)
 
 
-def cache_rows(slots: Tensor, num_kv_heads: int, block_size: int) -> Tensor:
-    """Rows of a layer's cache seen as [num_blocks * num_kv_heads * block_size, head_dim] that hold the given slots.
+def write_kv(cache: Tensor, values: Tensor, slots: Tensor) -> None:
+    """Put values: [tokens, num_kv_heads, head_dim] into one layer's key or value cache, in place.
 
-    slots: [tokens] = block id * block_size + offset; returns [tokens * num_kv_heads], the heads of a token together.
+    slots: [tokens] = block id * block_size + place in the block.
     """
-    block, offset = slots // block_size, slots % block_size
-    heads = torch.arange(num_kv_heads, device=slots.device)
-    return ((block[:, None] * num_kv_heads + heads) * block_size + offset[:, None]).flatten()
-
-
-def write_kv(cache: Tensor, values: Tensor, rows: Tensor) -> None:
-    """Put values: [tokens, num_kv_heads, head_dim] into one layer's key or value cache at `cache_rows`, in place."""
-    head_dim = cache.shape[-1]
-    cache.view(-1, head_dim).index_copy_(0, rows, values.reshape(-1, head_dim))
+    cache.view(-1, *cache.shape[2:]).index_copy_(0, slots, values)

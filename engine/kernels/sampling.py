@@ -13,7 +13,7 @@ CANDIDATES = 1024  # likeliest tokens that are looked at first; sorting a whole 
 
 
 class Filters(NamedTuple):
-    """Columns of [rows]: temperature > 0; top_k, 0 for all; top_p in (0, 1]; min_p in [0, 1]."""
+    """Columns of [rows]: temperature >= 1e-5; top_k, 0 for all; top_p in (0, 1]; min_p in [0, 1]."""
 
     temperature: Tensor
     top_k: Tensor

@@ -46,8 +46,8 @@ class Client:
 
     def _send(self, job: Job) -> None:
         self._in_flight += 1
-        if self._limit < math.inf:
-            job.send_s = self._clock.now
+        if self._clock.now > job.arrival_s:
+            job.send_s = job.request.arrival_s = self._clock.now
         if self._to_engine_s:
             self._clock.call_at(self._clock.now + self._to_engine_s, ARRIVAL, lambda _: self._submit(job))
         else:

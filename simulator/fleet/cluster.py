@@ -92,5 +92,5 @@ def jobs_of(workload: Workload, engine: EngineConfig) -> Iterator[Job]:
         zip(*columns, table["session_id"], table["priority"].tolist(), names, strict=True)
     ):
         keys = workload.keys(index, engine.block_size) if caching else []
-        request = Request(str(name), prompt, limit, arrival_s, priority, keys)
+        request = Request(str(name), prompt, limit, arrival_s, priority, keys, unshared_rest=caching)
         yield Job(index, request, min(output, limit, engine.max_model_len - prompt), arrival_s, session)

@@ -109,6 +109,10 @@ class Replica:
             self._ends_s = []
             return
         self._in_flight = True
+        for request in batch.admitted:
+            job = self._jobs.get(request)  # gone if it ended before the step decided ahead began
+            if job is not None and job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
+                job.first_scheduled_s = now_s
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
         if extra:
@@ -136,10 +140,6 @@ class Replica:
             self._settle_starved(now_s, step)
         if batch.is_empty:
             return None
-        for request in batch.admitted:
-            job = self._jobs[request]
-            if job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
-                job.first_scheduled_s = now_s
         steps = self.scheduler.cohort.steps
         for request in batch.joined:
             job = self._jobs[request]
@@ -162,6 +162,8 @@ class Replica:
     def _run_under_way(self, batch: Batch) -> StepRun:
         """The steps under way as observers see them; `batch` is the first."""
         steps = len(self._walls_s)
+        if steps == 1:
+            return StepRun(batch, self._start_s, self._walls_s, [batch.kv_blocks_used], [batch.num_waiting])
         decided = [b.kv_blocks_used for b in (batch, self._next) if b is not None]
         grown = (len(self.scheduler.cohort.growing(offset)) for offset in range(steps - len(decided)))
         used = [*decided[:-1], *accumulate(grown, initial=decided[-1])][:steps]
@@ -206,25 +208,13 @@ class Replica:
 
     def _complete(self, batch: Batch, end_s: float) -> None:
         """Stamp the tokens of the steps just over, and end the jobs whose last token is among them."""
-        step, ended = self._decode_step(), []
+        step = self._decode_step()
         if self.token_times is not None:
             self.token_times.extend(self._ends_s)
         if batch.work.num_decode_seqs:
             self._note_gaps(batch, step)
         self._settle_starved(end_s, step)
-        void = self.scheduler.voided(batch)
-        for chunk in batch.chunks:
-            if chunk.samples and chunk.request not in void:
-                job = self._jobs[chunk.request]
-                if job.first_token_s != job.first_token_s:  # NaN: the first token, not a recomputed request's next
-                    job.first_token_s = end_s
-                else:
-                    self._observer.on_gaps(np.array([end_s - job.last_token_s]), 1)
-                job.last_token_s = end_s
-                if self.token_times is not None:
-                    job.token_times_s.append(end_s)
-                if chunk.start + chunk.num_tokens + 1 - chunk.request.num_prompt_tokens == job.output_tokens:
-                    ended.append(job)
+        ended = self._stamp_sampled(batch, end_s)
         while self._ends and self._ends[0][0] <= step:
             last_step, _, job = heappop(self._ends)
             if job.last_step == last_step:
@@ -240,18 +230,36 @@ class Replica:
         for job in ended:
             self._finish(job, end_s)
 
+    def _stamp_sampled(self, batch: Batch, end_s: float) -> list[Job]:
+        """Stamp the tokens that prefill chunks have yielded; returns the jobs that end with them."""
+        ended, void = [], self.scheduler.voided(batch)
+        for chunk in batch.chunks:
+            if chunk.samples and chunk.request not in void:
+                job = self._jobs[chunk.request]
+                if job.first_token_s != job.first_token_s:  # NaN: the first token, not a recomputed request's next
+                    job.first_token_s = end_s
+                else:
+                    self._observer.on_gaps((end_s - job.last_token_s,), 1)
+                job.last_token_s = end_s
+                if self.token_times is not None:
+                    job.token_times_s.append(end_s)
+                if chunk.start + chunk.num_tokens + 1 - chunk.request.num_prompt_tokens == job.output_tokens:
+                    ended.append(job)
+        return ended
+
     def _note_gaps(self, batch: Batch, step: int) -> None:
         """Tell the gaps between tokens that the decode steps just over have closed; `step` is the last of them."""
         first = step - len(self._walls_s) + 1
+        gaps_s = self._walls_s.tolist()
         steady = batch.work.num_decode_seqs - len(batch.joined) - self._lost.pop(first, 0)
         if steady:
-            self._observer.on_gaps(self._walls_s[:1], steady)
+            self._observer.on_gaps(gaps_s[:1], steady)
         for request in batch.joined:
             job = self._jobs.get(request)
             if job is not None and job.joined_step >= 0:
-                self._observer.on_gaps(np.array([self._ends_s[0] - job.last_token_s]), 1)
-        if len(self._walls_s) > 1:
-            self._observer.on_gaps(self._walls_s[1:], batch.work.num_decode_seqs)
+                self._observer.on_gaps((self._ends_s[0] - job.last_token_s,), 1)
+        if len(gaps_s) > 1:
+            self._observer.on_gaps(gaps_s[1:], batch.work.num_decode_seqs)
 
     def _leave_cohort(self, job: Job, step: int) -> None:
         """Settle the token times of a job whose last decode step over is `step`."""

@@ -1,5 +1,6 @@
 """What watches a run. The fleet tells an observer and knows nothing of traces, sketches or figures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +33,7 @@ class Observer(Protocol):
     def on_steps(self, replica: int, run: StepRun) -> None:
         """A replica has done one step or several alike."""
 
-    def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
+    def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """`count` inter-token gaps of each length in `gaps_s`."""
 
     def on_finish(self, job: Job) -> None:

@@ -1,5 +1,6 @@
 """A run as a trace: every step and request, exact, in the format measured ones have."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from engine.core.config import EngineConfig
 from engine.core.records import RequestRecord, StepLog, StepTiming, requests_table
 from engine.core.trace import Trace
-from roofline.step_time import FloatArray
 from simulator.fleet.job import Job
 from simulator.output.observer import StepRun
 
@@ -33,7 +33,7 @@ class TraceRecorder:
             self._steps.add(row, StepTiming(starts_s[i], wall_s, device_s=wall_s))
         self._replica_of_step.extend([replica] * len(run))
 
-    def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
+    def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Gaps follow from the token times."""
 
     def on_finish(self, job: Job) -> None:

@@ -7,6 +7,7 @@ prefill of 512 tokens up to its sampled token. The two take turns, and medians o
 neighbour on the machine slows both.
 """
 
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -43,7 +44,7 @@ def token_gaps_of_engine(engine, prompts, new_tokens):
     while engine.has_work:
         engine.step()
         stamps.append(perf_counter())
-    return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return [after - before for before, after in pairwise(stamps)]
 
 
 @torch.inference_mode()
@@ -65,7 +66,7 @@ def token_gaps_of_transformers(model, prompts, new_tokens):
         pad_token_id=0,
         stopping_criteria=[stamp],
     )
-    return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return [after - before for before, after in pairwise(stamps)]
 
 
 def compared(both, batch, context, new_tokens):
@@ -75,14 +76,9 @@ def compared(both, batch, context, new_tokens):
     times = ([], [])
     for _ in range(ROUNDS):
         prompts = torch.randint(3, engine.model.shape.vocab_size, (batch, context), generator=generator).tolist()
-        for own, gaps in zip(
-            times,
-            (
-                token_gaps_of_engine(engine, prompts, new_tokens),
-                token_gaps_of_transformers(model, prompts, new_tokens),
-            ),
-            strict=True,
-        ):
+        ours = token_gaps_of_engine(engine, prompts, new_tokens)
+        theirs = token_gaps_of_transformers(model, prompts, new_tokens)
+        for own, gaps in zip(times, (ours, theirs), strict=True):
             own.extend(gaps[1:] if new_tokens > 1 else gaps)
     return median(times[0]), median(times[1])
 

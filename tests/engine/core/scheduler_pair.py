@@ -21,10 +21,11 @@ class Pair:
         self.in_flight: list[tuple[Batch, tuple]] = []
         self.steps = 0
 
-    def add(self, prompt, answer, *, max_tokens=None, priority=0, arrival=0.0, keys=()):
+    def add(self, prompt, answer, *, max_tokens=None, priority=0, arrival=0.0, keys=(), given=None):
+        """`given`: how many of `keys` the scheduler is told, the rest being the request's own."""
         name = str(len(self.requests))
         max_tokens = max_tokens or answer
-        request = Request(name, prompt, max_tokens, arrival, priority, list(keys))
+        request = Request(name, prompt, max_tokens, arrival, priority, list(keys[:given]), given is not None)
         naive = Naive(name, prompt, max_tokens, arrival, priority, list(keys), len(self.requests))
         self.fast.add(request)
         self.slow.add(naive)
@@ -39,8 +40,10 @@ class Pair:
         """A block's key is known once all its tokens are."""
         full = (self.requests[name][0].num_prompt_tokens + self.produced[name]) // self.config.block_size
         for request in self.requests[name]:
-            known = request.block_keys if isinstance(request, Request) else request.keys
-            known[:] = self.keys[name][:full]
+            if isinstance(request, Naive):
+                request.keys[:] = self.keys[name][:full]
+            elif not request.unshared_rest:
+                request.block_keys[:] = self.keys[name][:full]
 
     def alive(self):
         return [n for n, (r, _) in self.requests.items() if r.status is not Status.FINISHED]

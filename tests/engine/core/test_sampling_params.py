@@ -31,3 +31,7 @@ def test_a_value_outside_its_range_is_named(wrong, said):
 def test_the_edges_of_the_ranges_are_allowed():
     params = SamplingParams(max_tokens=1, top_p=1.0, min_p=1.0, seed=2**63 - 1, min_tokens=1)
     assert params.is_greedy and params.is_filtered
+
+
+def test_next_to_no_temperature_is_greedy():
+    assert SamplingParams(temperature=1e-40).is_greedy and not SamplingParams(temperature=1e-4).is_greedy

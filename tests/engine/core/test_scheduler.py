@@ -45,11 +45,14 @@ def add_random(pair: Pair, data):
     slack = data.draw(st.sampled_from([0, 0, 5]), "max_tokens beyond the answer")
     group = data.draw(st.integers(0, 2), "shared prefix")
     shared = data.draw(st.integers(0, prompt + answer), "shared tokens") // config.block_size
-    filled = prompt if data.draw(st.booleans(), "output unkeyed") else prompt + answer
+    given = min(shared, prompt // config.block_size) if data.draw(st.booleans(), "unshared rest") else None
+    unkeyed = given is None and data.draw(st.booleans(), "output unkeyed")
+    filled = prompt if unkeyed else prompt + answer
+    shared = shared if given is None else given
     name = len(pair.requests)
     keys = [(group, i) if i < shared else (group, name, i) for i in range(filled // config.block_size)]
     priority = data.draw(st.integers(0, 2), "priority")
-    pair.add(prompt, answer, max_tokens=answer + slack, priority=priority, arrival=float(name), keys=keys)
+    pair.add(prompt, answer, max_tokens=answer + slack, priority=priority, arrival=float(name), keys=keys, given=given)
 
 
 @settings(max_examples=400, deadline=None)

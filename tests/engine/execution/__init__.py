@@ -1,0 +1,1 @@
+"""Model, weights, rows, checkpoints on disk."""

@@ -1,0 +1,1 @@
+"""Each operation against its formula; laws of drawing."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from engine.core.sampling_params import GREEDY_BELOW
 from engine.execution.sampler import sample, uniforms
 from engine.execution.sequence import SETTINGS
 from engine.kernels.sampling import CANDIDATES, Filters, draw, greedy
@@ -113,15 +114,14 @@ def test_more_tokens_than_the_first_candidates_may_pass(settings):
     assert len(drawn(nearly_uniform, count=3000, **settings).unique()) >= 1390 > CANDIDATES
 
 
-@settings(max_examples=30)
-@given(
-    row=st.tuples(st.floats(0, 3), st.integers(0, 60), st.floats(0.1, 1), st.floats(0, 0.5), st.integers(0, 2**63 - 1)),
-    neighbours=st.lists(
-        st.tuples(st.floats(0, 3), st.integers(0, 60), st.floats(0.1, 1), st.floats(0, 0.5), st.integers(0, 9)),
-        min_size=1,
-        max_size=5,
-    ),
-)
+rows = st.tuples(
+    st.just(0.0) | st.floats(GREEDY_BELOW, 3), st.integers(0, 60), st.floats(0.1, 1), st.floats(0, 0.5),
+    st.integers(0, 2**63 - 1),
+)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(row=rows, neighbours=st.lists(rows, min_size=1, max_size=5))
 def test_neighbours_do_not_matter(row, neighbours):
     logits = torch.randn(1 + len(neighbours), CANDIDATES + 500, generator=torch.Generator().manual_seed(0))
     together = np.array([(*values, 0) for values in (row, *neighbours)], SETTINGS)
@@ -136,3 +136,7 @@ def test_the_same_seed_draws_anew_at_every_position():
     rows["temperature"], rows["top_p"], rows["seed"] = 1, 1, 4
     tokens = sample(torch.zeros(200, 1000), rows, np.arange(200))
     assert len(set(tokens.tolist())) > 150
+
+
+def test_the_lowest_temperature_is_still_a_distribution(logits):
+    assert (drawn(logits, temperature=GREEDY_BELOW) == greedy(logits[None])[0]).all()

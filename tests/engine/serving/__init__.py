@@ -1,0 +1,1 @@
+"""Tokens, texts and ends of requests."""

@@ -125,6 +125,22 @@ def test_aborting_one_leaves_the_others_alone(tiny, greedy, ahead):
     assert llm.scheduler.blocks.num_free == llm.config.usable_blocks
 
 
+@pytest.mark.parametrize("end", [0, 1, 5])
+def test_an_end_learned_one_step_late_wastes_that_step_and_nothing_else(tiny, greedy, end):
+    assert greedy[end] not in greedy[:end]
+    llm = engine(tiny, async_scheduling=True)
+    ended = llm.add(PROMPT, SamplingParams(max_tokens=40, stop_token_ids=(greedy[end],)))
+    other = llm.add(PROMPT[:3], SamplingParams(max_tokens=12))
+    tokens = {ended: [], other: []}
+    while llm.has_work:
+        for request, token in llm.step().tokens.items():
+            tokens[request].append(token)
+    assert tokens[ended] == greedy[: end + 1]
+    (alone,) = engine(tiny).generate([PROMPT[:3]], SamplingParams(max_tokens=12))
+    assert tokens[other] == list(alone.token_ids)
+    assert llm.scheduler.blocks.num_free == llm.config.usable_blocks
+
+
 def test_a_waiting_request_can_be_aborted(llm):
     request = llm.add(PROMPT, SamplingParams())
     assert llm.abort(request).token_ids == () and not llm.has_work
