@@ -34,17 +34,17 @@ def assert_mean(values, expected, batches=25):
     assert abs(means.mean() - expected) < half, (means.mean(), expected, half)
 
 
-@pytest.mark.parametrize("load", [0.4, 0.7])
+@pytest.mark.parametrize("load", [0.6])
 def test_constant_answers_make_an_md1_queue(load):
     service_s = 4 * STEP_S
-    waits = waits_s(np.full(20_000, 4), load / service_s, seed=1)
+    waits = waits_s(np.full(12_000, 4), load / service_s, seed=1)
     assert_mean(waits, load * service_s / (2 * (1 - load)))
 
 
-@pytest.mark.parametrize("load", [0.4, 0.7])
+@pytest.mark.parametrize("load", [0.6])
 def test_geometric_answers_make_an_mg1_queue(load):
     """Pollaczek and Khinchine: E[W] = rate * E[S^2] / (2 (1 - load))."""
-    outputs = np.random.default_rng(2).geometric(1 / 5, 30_000)
+    outputs = np.random.default_rng(2).geometric(1 / 5, 20_000)
     mean_s, square_s2 = 5 * STEP_S, (2 - 1 / 5) * 25 * STEP_S**2
     rate_per_s = load / mean_s
     assert_mean(waits_s(outputs, rate_per_s, seed=3), rate_per_s * square_s2 / (2 * (1 - load)))
