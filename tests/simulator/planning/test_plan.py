@@ -86,7 +86,9 @@ def test_little_kv_memory_is_the_constraint():
 
 
 def test_few_places_are_the_constraint():
-    scenario = small(workload__prompt_tokens=32, workload__output_tokens=200, engine__max_num_seqs=8)
+    scenario = small(
+        workload__prompt_tokens=32, workload__output_tokens=200, engine__max_num_seqs=8, run__max_requests=12_000
+    )
     assert plan(scenario).binding.constraint == "sequence_limit"
 
 

@@ -69,4 +69,4 @@ def test_samples_are_those_of_the_figures():
 def test_progress_counts_requests():
     told = []
     steady_run(resolve(small()), 2, progress=told.append)
-    assert sum(told) >= 600
+    assert sum(told) >= 400
