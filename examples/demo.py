@@ -127,9 +127,7 @@ def main(folder: Path) -> None:
         [
             report.measured_section(summarize(fitted_on), f"{FIT_RATE} requests/s for {FIT_SECONDS} s on this CPU."),
             *sections(fit_report),
-            report.replay_section(
-                replayed.as_json(), f"At {OTHER_RATE} requests/s, not the fitted load. {verdict}"
-            ),
+            report.replay_section(replayed.as_json(), f"At {OTHER_RATE} requests/s, not the fitted load. {verdict}"),
             *report.plan_sections(planned),
             report.curve_section(load_curve(scenario)),
         ],

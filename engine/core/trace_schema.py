@@ -1,8 +1,8 @@
 """The columns of a measured or simulated trace, and the check that a table obeys them.
 
-`steps` has one row a forward pass, `requests` one row a request; DESIGN.md, section 4, gives the meaning of each
-column. A table may lack columns (foreign measurements know less) and may carry more; a column that is there is complete
-and of its type. Seconds are null (NaN) only where `NULLABLE` allows it.
+`steps` has one row a forward pass, `requests` one row a request; docs/formats.md gives the meaning of each column. A
+table may lack columns (foreign measurements know less) and may carry more; a column that is there is complete and of
+its type. Seconds are null (NaN) only where `NULLABLE` allows it.
 """
 
 from collections.abc import Mapping

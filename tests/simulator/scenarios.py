@@ -12,7 +12,7 @@ SMALL: dict[str, Any] = {
     "workload": {"request_rate": 40.0, "prompt_tokens": 400, "output_tokens": "uniform:20:60"},
     "slo": {"ttft_ms": 200, "tpot_ms": 30, "percentile": 95},
     "fleet": {"max_replicas": 12},
-    "run": {"min_requests": 600, "max_requests": 6000},
+    "run": {"min_requests": 400, "max_requests": 3000},
 }
 
 

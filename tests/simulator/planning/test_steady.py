@@ -8,7 +8,6 @@ from simulator.planning.probes import saturated_rate_per_s
 from simulator.planning.steady import steady_run
 from tests.simulator.scenarios import small
 
-
 CROWD = {"workload__output_tokens": "uniform:40:80", "engine__max_num_seqs": 512}
 
 
@@ -38,7 +37,7 @@ def test_sixteen_replicas_hold_it(crowd):
 
 
 def test_littles_law():
-    """Requests in the fleet = rate x stay, by two independent counts: time averages of the steps, stamps of requests."""
+    """Requests in the fleet = rate x stay, counted twice: time averages of the steps, and stamps of the requests."""
     result = steady_run(resolve(small()), 2)
     assert result.is_steady
     counted = result.occupancy.mean_running * result.occupancy.busy * result.replicas
@@ -70,4 +69,4 @@ def test_samples_are_those_of_the_figures():
 def test_progress_counts_requests():
     told = []
     steady_run(resolve(small()), 2, progress=told.append)
-    assert sum(told) >= 600
+    assert sum(told) >= 400
