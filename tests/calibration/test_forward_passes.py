@@ -9,7 +9,7 @@ import pytest
 
 from calibration.accuracy import error_cells, predicted_seconds
 from calibration.fit import GROUPED, fit
-from calibration.measurements import read
+from calibration.measurements import REGIONS, read
 
 PASSES = Path(__file__).parents[3] / "shared/data/measured/fpm_b300_qwen3-32b_vllm0.20.1/tp1/iterations.csv"
 
@@ -56,6 +56,24 @@ def test_the_later_half_of_the_run_by_the_clock(passes):
     assert found["decode"].mape <= 0.03  # 2.1 %
     assert found["mixed"].mape <= 0.08  # 7.5 % of 25 passes; the goal is 6 %
     assert abs(found["all"].total_error) <= 0.02
+
+
+def test_after_half_of_the_mixed_passes(passes):
+    """Cut where half of the run's mixed passes are over: earlier in the run, and harder."""
+    steps, real = passes
+    mixed = np.flatnonzero(real & (steps.regions == REGIONS.index("mixed")))
+    later = np.flatnonzero(real)
+    later = later[later >= mixed[len(mixed) // 2]]
+    found = errors(fit(steps.select(np.setdiff1d(np.arange(len(steps)), later)), NOW), steps.select(later))
+    assert found["decode"].mape <= 0.04  # 3.5 %
+    assert found["mixed"].mape <= 0.12  # 11.5 % of 66 passes
+
+
+def test_the_run_from_the_grid_alone(passes):
+    """A grid of synthetic batches is not enough: the decodes of the run come out short."""
+    steps, real = passes
+    found = errors(fit(steps.select(np.flatnonzero(~real)), NOW), steps.select(np.flatnonzero(real)))
+    assert abs(found["decode"].total_error) <= 0.10  # -9.6 %
 
 
 def test_the_costs_are_those_of_the_hardware(passes):
