@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from simulator.output.results import Badge, Binding, Latency, Metric, Plan, RunResult
+from simulator.output.results import Badge, Latency, Metric, Plan, RunResult
 from simulator.output.wording import CONSTRAINT_NAMES, METRIC_NAMES
 from simulator.scenario import Scenario
 from views import words
@@ -25,7 +25,7 @@ def draw(plan: Plan) -> None:
     st.markdown(f"### {sentence(plan)}")
     _draw_trust(plan)
     draw_cards(cards(plan), "figures", columns=4)
-    _draw_binding(plan.binding, plan.why_not_fewer)
+    _draw_binding(plan)
 
 
 def sentence(plan: Plan) -> str:
@@ -141,11 +141,11 @@ def _attainment_card(run: RunResult) -> Card:
     )
 
 
-def _draw_binding(binding: Binding, why_not_fewer: str) -> None:
-    told = f"{_sentence(binding.evidence)} {_sentence(why_not_fewer)}"
-    st.info(
-        words.plain(told), title=f"What limits it: {CONSTRAINT_NAMES[binding.constraint]}", icon=":material/compress:"
-    )
+def _draw_binding(plan: Plan) -> None:
+    told = f"{_sentence(plan.binding.evidence)} {_sentence(plan.why_not_fewer)}"
+    when = "What limits it" if plan.replicas > 1 else "What would limit it first"
+    title = f"{when}: {CONSTRAINT_NAMES[plan.binding.constraint]}"
+    st.info(words.plain(told), title=words.plain(title), icon=":material/compress:")
 
 
 def _sentence(text: str) -> str:

@@ -71,7 +71,7 @@ SINGLE = [one for one in INPUTS if one.name not in ("prompt_cv", "output_cv", "p
 
 @given(st.data())
 def test_what_an_input_shows_is_what_the_scenario_gets(data):
-    """Set one input to anything it allows: it is no fault in a URL, and the scenario shows that and nothing else new."""
+    """Set one input to anything it allows: no fault in a URL, and the scenario shows that and nothing else new."""
     one = data.draw(st.sampled_from(SINGLE))
     value = data.draw(_values(one))
     assert inputs.address_faults({one.name: [_url(value)]}) == []
