@@ -20,10 +20,10 @@ BADGES: dict[Badge, tuple[str, str, str]] = {
 }
 
 
-def draw(plan: Plan) -> None:
-    """The top of the page."""
+def draw(plan: Plan, is_final: bool = True) -> None:
+    """The top of the page; `is_final` is False while the interval does not count everything yet."""
     st.markdown(f"### {sentence(plan)}")
-    _draw_trust(plan)
+    _draw_trust(plan, is_final)
     draw_cards(cards(plan), "figures", columns=4)
     _draw_binding(plan)
 
@@ -44,9 +44,10 @@ def targets(scenario: Scenario) -> str:
     return " and ".join(f"{point} {METRIC_NAMES[name]} ≤ {words.seconds(limit)}" for name, limit in asked.items())
 
 
-def _draw_trust(plan: Plan) -> None:
+def _draw_trust(plan: Plan, is_final: bool) -> None:
     color, icon, meaning = BADGES[plan.chosen.badge]
-    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] **{words.plain(span(plan))}.** {meaning}")
+    sure = span(plan) if is_final else "How sure that is, is being simulated"
+    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] **{words.plain(sure)}.** {meaning}")
     st.caption(words.plain(basis(plan)))
 
 
@@ -55,7 +56,8 @@ def span(plan: Plan) -> str:
     low, high = plan.interval.low, plan.interval.high
     if high is None:
         return f"{low} or more replicas; even {plan.scenario.fleet.max_replicas} may not be enough"
-    return f"{words.count(low, 'replica')} for certain" if low == high else f"Between {low} and {high} replicas"
+    both = f"{words.count(low, 'replica')} at both ends of the interval"
+    return both if low == high else f"Between {low} and {high} replicas"
 
 
 def basis(plan: Plan) -> str:

@@ -19,7 +19,7 @@ from views.background import Background, Job, Work
 
 QUICK_S = 0.3  # an answer that comes this soon is shown without a progress bar before it
 LOOK_EVERY_S = 0.5
-SAID_LINES = 4
+SAID_LINES = 2
 
 
 def show(scenario: Scenario) -> None:
@@ -55,7 +55,7 @@ def _planned(scenario: Scenario) -> tuple[Plan | None, bool]:
         return None, True
     if found is not None:
         st.session_state["shown_plan"] = found
-        answer.draw(found)
+        answer.draw(found, is_final=is_over)
         if not is_over:
             _progress(job, found, "Simulating how far the number of replicas is in doubt")
         return found, True
