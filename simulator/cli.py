@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from calibration.profile import load as load_profile
+from engine.core.trace import check_writable, read_trace, write_trace
 from roofline import console
 from simulator import run as runs
 from simulator import scenario_file
 from simulator.output import exports, tables
 from simulator.planning import load_curve as curves
 from simulator.planning.plan import plan as make_plan
+from simulator.replay import ReplayOptions
+from simulator.replay import replay as replay_trace
 from simulator.scenario import Scenario
 
 app = typer.Typer(
@@ -82,6 +86,34 @@ def load(scenario: ScenarioFile, *, replicas: Replicas = None, seed: Seed = None
         console.print_json(exports.curve_json(found))
     else:
         tables.print_curve(found)
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A measured trace folder.")],
+    *,
+    profile: Annotated[Path, typer.Option(help="Step times: what `calibration fit` wrote.")],
+    max_concurrency: Annotated[
+        int | None, typer.Option(help="Most requests in flight, in place of the trace's.")
+    ] = None,
+    transfer: Annotated[bool, typer.Option(help="Use a profile of other hardware, model or parallelism.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the simulated trace.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a measured trace's requests again under the profile's step times; show predicted beside measured."""
+    if out is not None:
+        check_writable(out)
+    measured = read_trace(trace)
+    with console.progress("requests") as bar:
+        task = bar.add_task("Replaying", total=len(measured.requests))
+        options = ReplayOptions(max_concurrency, transfer, lambda count: bar.advance(task, count))
+        found = replay_trace(measured, load_profile(profile), options)
+    if out is not None:
+        write_trace(out, found.trace)
+    if as_json:
+        console.print_json(found.as_json())
+    else:
+        tables.print_replay(found)
 
 
 @app.command()

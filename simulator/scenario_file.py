@@ -133,7 +133,7 @@ def _sentence(error: ValidationError, place: str) -> str:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
-    path = [str(part) for part in fault["loc"] if part not in _TAGS]
+    path = [_printable(part) for part in fault["loc"] if part not in _TAGS]
     name, kind, message = ".".join(path) or "it", fault["type"], fault["msg"].removeprefix("Value error, ")
     value = repr(fault["input"])
     value = value if len(value) <= 60 else f"{value[:57]}..."
@@ -148,6 +148,11 @@ def _fault(fault: Mapping[str, Any]) -> str:
     if kind == "model_type":
         return f"{name} is {value}; it must be a section: {name}, and indented below it {', '.join(_fields(path))}."
     return f"{name} is {value}; {message.replace('Input should', 'it must', 1)}."
+
+
+def _printable(part: str | int) -> str:
+    text = str(part)
+    return text if text.isprintable() and text else ascii(text)
 
 
 def _nearest(path: list[str]) -> str:

@@ -109,7 +109,7 @@ class Scheduler:
                 chunk.request.num_computed_settled -= rejected
                 chunk.request.num_tokens_settled -= rejected
                 self._spares = self._spares or rejected > 0
-        for request in finished:
+        for request in sorted(finished, key=lambda r: r.order):  # blocks become free in the running order
             self._end(request)
 
     @property
@@ -138,8 +138,7 @@ class Scheduler:
             return 0
         if self.waiting and self.cohort.with_output_keys:
             return 0  # a block filled by a running request may let the head of the queue in
-        to_limit = self.cohort.steps_to_limit()
-        assert to_limit is not None
+        to_limit = self.cohort.steps_to_limit() or 0
         return self.cohort.steps_until_short(self.blocks.num_free, min(limit, to_limit))
 
     def fast_forward(self, steps: int) -> tuple[Batch, ...]:

@@ -47,7 +47,7 @@ class Collector:
         """Add to the use of the replicas."""
         self.usage.add(run)
 
-    def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
+    def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Single gaps are not asked for."""
 
     def on_finish(self, job: Job) -> None:
@@ -154,7 +154,7 @@ class Both:
         self.first.on_steps(replica, run)
         self.second.on_steps(replica, run)
 
-    def on_gaps(self, gaps_s: FloatArray, count: int) -> None:
+    def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Tell both."""
         self.first.on_gaps(gaps_s, count)
         self.second.on_gaps(gaps_s, count)

@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from roofline import console
+from simulator.output.report import replay_section
 from simulator.output.results import Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import (
     CONSTRAINT_NAMES,
@@ -17,6 +18,7 @@ from simulator.output.wording import (
     replicas_in_words,
     shortfall,
 )
+from simulator.replay import Replay
 
 
 def print_run(result: RunResult) -> None:
@@ -32,6 +34,21 @@ def print_run(result: RunResult) -> None:
     )
     for note in result.notes:
         _say(note, "yellow")
+
+
+def print_replay(replay: Replay) -> None:
+    """Measured, predicted and their difference, figure by figure."""
+    table = Table("", "measured", "predicted", "error")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for page_table in replay_section(replay.as_json(), "").tables:
+        for row in page_table.rows:
+            table.add_row(*row)
+        table.add_section()
+    console.out.print(table)
+    _say(f"{replay.badge} step times; latencies as the client sees them; errors are predicted / measured - 1.")
+    for text in replay.assumed:
+        _say(f"Assumed: {text}.", "yellow")
 
 
 def print_plan(plan: Plan) -> None:

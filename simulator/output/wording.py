@@ -65,15 +65,20 @@ def shortfall(result: RunResult) -> str:
     name = replicas_in_words(result.replicas)
     if result.verdict == "unstable":
         return f"{name}: no steady state at this load, {result.reason}"
-    missed = ", ".join(
+    if result.is_steady:
+        return f"{name}: {_in_words(result, result.missed)}"
+    clearly = tuple(m for m in result.missed if result.latencies[m].at_target.low > result.targets_s[m])
+    if clearly:
+        return f"{name}: {_in_words(result, clearly)}, even before a steady state"
+    return f"{name}: no steady state shown within {result.num_requests:,} requests, as {result.reason}"
+
+
+def _in_words(result: RunResult, missed: tuple[Metric, ...]) -> str:
+    return ", ".join(
         f"p{result.percentile:g} {METRIC_NAMES[metric]} is {estimate_in_ms(result.latencies[metric].at_target)}, "
         f"target {in_ms(result.targets_s[metric])}"
-        for metric in result.missed
+        for metric in missed
     )
-    if result.verdict == "undecided":
-        so_far = f"; so far {missed}" if missed else ""
-        return f"{name}: no steady state shown within {result.num_requests:,} requests, as {result.reason}{so_far}"
-    return f"{name}: {missed}"
 
 
 def latencies_in_words(result: RunResult) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from roofline.errors import InfeasibleError
-from simulator.deployment import Deployment, resolve
+from simulator.deployment import TRANSFER_DOUBT, Deployment, resolve
 from simulator.output.results import Binding, Metric, Plan, ReplicaInterval, RunResult
 from simulator.output.wording import replicas_in_words, shortfall
 from simulator.planning.benchmark import benchmark_command
@@ -92,25 +92,38 @@ def plan(
 
 def _chance(trials: Trials, replicas: int) -> ReplicaInterval:
     """The answers if the simulation's chance alone had fallen otherwise."""
-    low = min([replicas, *(n for n, result in trials.results.items() if _may_do(result))])
-    return ReplicaInterval(low, replicas, "the simulation's chance (95 %)")
+    return ReplicaInterval(_least(trials, replicas), replicas, "the simulation's chance (95 %)")
 
 
 def _interval(trials: Trials, replicas: int) -> ReplicaInterval:
     """The answers if the simulation's chance, and a common error of all step times, had fallen otherwise."""
-    low, say = _chance(trials, replicas).low, trials.say
-    deployment, doubt = trials.deployment, trials.deployment.step_time_doubt
+    doubt, source = _doubt(trials.deployment, trials.results[replicas])
     if doubt < TRIFLE:
-        return ReplicaInterval(low, replicas, f"the simulation's chance; {deployment.doubt_source} moves nothing")
-    say(f"Once more with passes {doubt:.0%} faster and slower")
-    fast, slow = (Trials(deployment.slowed(scale), say, trials.count) for scale in (1 - doubt, 1 + doubt))
-    fewest = fast.fewest(round(replicas * (1 - doubt)))
+        return ReplicaInterval(_least(trials, replicas), replicas, f"the simulation's chance (95 %); {source}: none")
+    trials.say(f"Once more with passes {doubt:.0%} faster and slower")
+    fast, slow = (Trials(trials.deployment.slowed(scale), trials.say, trials.count) for scale in (1 - doubt, 1 + doubt))
+    fewest = fast.fewest(round(replicas * (1 - doubt))) or replicas
     most = slow.fewest(round(replicas * (1 + doubt)))
+    low = min(_least(trials, replicas), _least(fast, fewest))
     includes = (
-        f"the simulation's chance (95 %), and step times {doubt:.0%} shorter or longer: {deployment.doubt_source}; not "
-        "the forecast of the load"
+        f"the simulation's chance (95 %), and step times {doubt:.1%} shorter or longer: {source}; not the forecast of "
+        "the load"
     )
-    return ReplicaInterval(min(low, fewest or low), None if most is None else max(replicas, most), includes)
+    return ReplicaInterval(low, None if most is None else max(replicas, most), includes)
+
+
+def _doubt(deployment: Deployment, result: RunResult) -> tuple[float, str]:
+    """The common error of step times to reckon with: more, the more of the time lies beyond the measurements."""
+    beyond = result.occupancy.extrapolated
+    known, extrapolated = deployment.step_time_doubt, TRANSFER_DOUBT * beyond
+    if extrapolated <= known:
+        return known, deployment.doubt_source
+    return extrapolated, f"an assumed error, as {beyond:.0%} of the busy time lies beyond the profile's measurements"
+
+
+def _least(trials: Trials, replicas: int) -> int:
+    """The smallest fleet tried that may be enough, if not as certain as `replicas` is."""
+    return min([replicas, *(n for n, result in trials.results.items() if _may_do(result))])
 
 
 def _may_do(result: RunResult) -> bool:

@@ -9,7 +9,7 @@ from simulator.output.collector import Collector
 from simulator.output.results import METRICS, Metric
 from simulator.planning.steady import longest_workload
 
-PROBE_REQUESTS = 2_000
+PROBE_REQUESTS = 1_000
 ALONE_S = 1e5  # between two requests: longer than any takes
 CROWDS = 4  # requests of the saturated run, as a multiple of what a replica runs at once
 
@@ -31,7 +31,7 @@ def unloaded(deployment: Deployment) -> dict[Metric, float]:
 
 def saturated_rate_per_s(deployment: Deployment) -> float:
     """Requests per second that one replica ends while it has more waiting than it can run; a guess for a search."""
-    count = min(max(PROBE_REQUESTS // 4, CROWDS * deployment.engine.max_num_seqs), PROBE_REQUESTS)
+    count = max(PROBE_REQUESTS // 4, CROWDS * deployment.engine.max_num_seqs)
     workload = longest_workload(deployment).head(count)
     arrival_s = np.zeros(len(workload))
     collected = _collect(deployment, np.append(arrival_s, np.inf))

@@ -1,12 +1,14 @@
 """Is what a run shows a steady state? Cut the warm-up, then look for drift; a transient is never taken for an answer.
 
-* Warm-up: MSER (White 1997) on the number of requests in the system and on the latencies: the cut that makes the mean
-  of the rest most certain. A cut beyond half of the series means that it has not settled.
+* Warm-up: MSER (White 1997) on the number of requests in the system and on the latencies: the cut, within the first
+  half, that makes the mean of the rest most certain.
+* Length: what is left has to span `STAYS` times a request's stay. A fleet of long answers fills and settles slowly, and
+  for a few stays it looks as if it stood still.
 * Backlog: the number in the system over time, a line fitted through the means of `BINS` stretches; its slope against
   its standard error, which counts that neighbouring stretches are alike.
 * The latencies themselves: means of the first and the last part (Geweke 1992), with errors by batch means.
-* Unstable: the backlog has grown for twice the time and grows as fast as before. Filling up slows down; overload does
-  not.
+* Unstable: the backlog grew at half the time, and now grows as fast as then. Filling up and settling slow down;
+  overload does not.
 """
 
 import math
@@ -22,13 +24,12 @@ from simulator.planning.interval import mean_error
 
 BINS = 32
 MSER_BATCH = 5
+STAYS = 15.0
 DRIFT_SIGMAS = 3.0
 DRIFT_MATTERS = 0.05  # of the mean: less is no drift that would change an answer
 GROWTH_SIGMAS = 4.0
 GROWTH_MATTERS = 0.005  # of the offered rate
-STILL_GROWING = (
-    0.8  # of the earlier growth; a queue that settles as the root of time has 0.71 left after twice the time
-)
+STILL_GROWING = 0.75  # of the earlier growth; what grows as the root of time has 0.71 left after twice the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +45,33 @@ class Growth:
         return self.rate_per_s > max(GROWTH_SIGMAS * self.error_per_s, GROWTH_MATTERS * offered_rate_per_s)
 
 
-def warmup(series: FloatArray) -> int | None:
-    """Values to cut from the front of a series; None where it has not settled (MSER's minimum is in its later half)."""
+def warmup(series: FloatArray) -> int:
+    """Values to cut from the front of a series, at most half of them."""
     count = len(series) // MSER_BATCH
-    if count < 8:
-        return None
+    if count < 2:
+        return 0
     means = series[: count * MSER_BATCH].reshape(count, MSER_BATCH).mean(axis=1)
     left = np.arange(count, 0, -1, dtype=np.float64)  # values that a cut before index i leaves
     sums, squares = np.cumsum(means[::-1])[::-1], np.cumsum(means[::-1] ** 2)[::-1]
     error = np.maximum(squares - sums**2 / left, 0.0) / left**2
-    cut = int(np.argmin(error[: count - 4]))  # a handful of values can agree by chance
-    return None if cut > count // 2 else cut * MSER_BATCH
+    return int(np.argmin(error[: count // 2 + 1])) * MSER_BATCH
 
 
-def common_warmup(collected: Collector) -> int | None:
-    """The requests to cut so that queue and latencies have all settled; None where one has not."""
+def common_warmup(collected: Collector) -> int:
+    """The requests to cut so that the queue and every latency have settled as far as the first half can show."""
     complete = collected.num_complete
     series = [collected.in_system(collected.arrival_s[:complete])]
     series += [_defined(collected.latencies_s[metric][:complete]) for metric in METRICS]
-    cuts = [warmup(values) for values in series if len(values)]
-    return None if None in cuts else max((cut for cut in cuts if cut is not None), default=None)
+    return max(warmup(values) for values in series)
+
+
+def stays(collected: Collector, cut: int) -> float:
+    """How often a request's mean stay fits into the time that the cut leaves."""
+    complete = collected.num_complete
+    if complete - cut < 2:
+        return 0.0
+    span_s = collected.arrival_s[complete - 1] - collected.arrival_s[cut]
+    return float(span_s / np.mean(collected.latencies_s["e2e_s"][cut:complete]))
 
 
 def growth(collected: Collector) -> Growth:
@@ -90,15 +98,15 @@ def drift(collected: Collector, cut: int) -> str | None:
 
 
 def overloaded(collected: Collector, before: Growth | None, offered_rate_per_s: float) -> bool:
-    """True where the backlog grows, and has grown as fast at half the time or earlier (`before`).
+    """True where the backlog grows without slowing down; `before` is its growth at half the time or earlier.
 
     Nothing is said before requests have passed through the system a few times: it fills up first.
     """
     now = growth(collected)
     if before is None or now.elapsed_s < 1.9 * before.elapsed_s or not has_turned_over(collected):
         return False
-    as_before = now.rate_per_s > STILL_GROWING * before.rate_per_s
-    return now.is_clear(offered_rate_per_s) and before.is_clear(offered_rate_per_s) and as_before
+    still = now.rate_per_s > STILL_GROWING * before.rate_per_s
+    return now.is_clear(offered_rate_per_s) and before.is_clear(offered_rate_per_s) and still
 
 
 def has_turned_over(collected: Collector) -> bool:

@@ -18,7 +18,16 @@ from simulator.output.results import RunResult, Verdict
 from simulator.planning.bound import probe
 from simulator.planning.criteria import is_precise
 from simulator.planning.measure import Setting, measure
-from simulator.planning.steadiness import Growth, common_warmup, drift, growth, has_turned_over, overloaded
+from simulator.planning.steadiness import (
+    STAYS,
+    Growth,
+    common_warmup,
+    drift,
+    growth,
+    has_turned_over,
+    overloaded,
+    stays,
+)
 from simulator.workload_source import offered_rate_per_s, requests
 
 CHECKPOINT_RATIO = 1.5
@@ -97,10 +106,12 @@ class _Watch:
 
     def _if_steady(self, collected: Collector) -> RunResult:
         complete, cut = collected.num_complete, common_warmup(collected)
-        if cut is None:
-            return self._result(collected, "undecided", "the warm-up has not ended")
         if complete - cut < self._min_requests:
             reason = f"{max(0, complete - cut):,} requests after the warm-up are fewer than {self._min_requests:,}"
+            return self._result(collected, "undecided", reason)
+        if (span := stays(collected, cut)) < STAYS:
+            needed = math.ceil(complete * STAYS / max(span, 0.1))
+            reason = f"the run spans {span:.1f} times a request's stay and needs {STAYS:g} (about {needed:,} requests)"
             return self._result(collected, "undecided", reason)
         moving = drift(collected, cut)
         if moving is not None:

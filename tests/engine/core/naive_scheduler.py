@@ -158,7 +158,7 @@ class NaiveScheduler:
                 r.pending -= 1 + drafts
                 r.computed -= drafts - took
                 r.known += 1 + took
-        for r in finished:
+        for r in [r for r in self.running if r in finished]:
             self.end(r)
 
     # how it decides

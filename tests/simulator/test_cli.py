@@ -1,0 +1,106 @@
+"""The commands answer as text and as strict JSON; wrong input gets a sentence and code 2, Ctrl-C leaves nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from engine.core.trace import read_trace
+from roofline.errors import TraceError
+from simulator import run as runs
+from simulator.scenario_file import to_yaml
+from tests.simulator.scenarios import small
+from tests.source_tree import ROOT
+
+START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from simulator.cli import main; main()"
+
+
+def simulator(*arguments):
+    words = [sys.executable, "-c", START, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def scenario_file(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(to_yaml(small()))
+    return path
+
+
+def test_run_writes_a_trace_with_its_summary(scenario_file, tmp_path):
+    done = simulator("run", scenario_file, "--out", tmp_path / "out", "--replicas", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["verdict"] == "steady"
+    assert figures["replicas"] == 2
+    trace = read_trace(tmp_path / "out")
+    assert trace.meta["simulated"] is True
+    bench = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert bench["simulated"] is True
+    assert bench["completed"] == figures["num_requests"]
+    assert bench["p99_ttft_ms"] == pytest.approx(1000 * figures["latencies"]["ttft_s"]["p99"]["value"])
+    assert len(trace.requests) >= figures["num_requests"] + figures["warmup_requests"]
+
+
+def test_plan_says_it_in_a_sentence_and_in_json(scenario_file):
+    told = simulator("plan", scenario_file)
+    assert told.returncode == 0, told.stderr
+    assert "GPU" in told.stdout.splitlines()[0]
+    answer = json.loads(simulator("plan", scenario_file, "--json").stdout)
+    assert answer["answer"] == told.stdout.splitlines()[0]
+    assert answer["gpus"] == answer["replicas"] * answer["gpus_per_replica"]
+    assert answer["badge"] == "analytic"
+
+
+def test_schema_is_one():
+    assert json.loads(simulator("schema").stdout)["title"] == "Scenario"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("  request_rate: -1", "workload.request_rate is -1"),
+        ("  request_rat: 1", "workload.request_rat is no setting; write request_rate."),
+        ("  request_rate: [1", "not valid YAML in line"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_code_2(scenario_file, line, told):
+    text = "\n".join(line if "request_rate" in old else old for old in scenario_file.read_text().splitlines())
+    scenario_file.write_text(text)
+    done = simulator("plan", scenario_file)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_infeasible_target_is_code_2(tmp_path):
+    path = tmp_path / "tight.yaml"
+    path.write_text(to_yaml(small(slo={"ttft_ms": 1})))
+    done = simulator("plan", path)
+    assert done.returncode == 2
+    assert "nearest change" in done.stderr
+
+
+def test_a_folder_of_something_else_is_refused_before_the_run(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(TraceError, match=r"letter\.txt"):
+        runs.check_folder(tmp_path)
+
+
+def test_a_run_that_is_stopped_writes_nothing(tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.write(runs.run(small(), stop), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_summary_leaves_the_warm_up_out():
+    done = runs.run(small())
+    summary = runs.summary(done)
+    assert summary["completed"] == done.result.num_requests
+    assert summary["warmup_requests"] == done.result.warmup_requests
+    assert summary["steady_state"] == done.result.verdict
