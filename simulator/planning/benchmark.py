@@ -30,11 +30,15 @@ def _vllm(scenario: Scenario, result: RunResult) -> str:
 
 
 def _ours(scenario: Scenario, result: RunResult) -> str:
-    workload = scenario.workload
+    """One replica under its share of the load: this benchmark runs one engine."""
+    workload, engine = scenario.workload, scenario.engine
+    requests = -(-(result.num_requests + result.warmup_requests) // result.replicas)
     words = [
-        "engine", "bench", "serve", "--model", scenario.model, "--request-rate", f"{result.offered_rate_per_s:g}",
-        "--burstiness", f"{workload.burstiness:g}", "--num-requests", str(result.num_requests + result.warmup_requests),
-        "--seed", str(scenario.seed),
+        "engine", "bench", "serve", "--model", scenario.model,
+        "--request-rate", f"{result.offered_rate_per_s / result.replicas:.4g}",
+        "--burstiness", f"{workload.burstiness:g}", "--num-requests", str(requests), "--seed", str(scenario.seed),
+        "--num-blocks", str(engine.num_blocks), "--max-num-seqs", str(engine.max_num_seqs),
+        "--max-num-batched-tokens", str(engine.max_num_batched_tokens),
     ]  # fmt: skip
     for flag, length in (("--input-len", workload.prompt_tokens), ("--output-len", workload.output_tokens)):
         if length is not None:

@@ -59,3 +59,19 @@ def workload(arrival_s, prompt, output):
     arrival_s = np.asarray(arrival_s, dtype=float)
     lengths = [np.broadcast_to(np.asarray(x, dtype=np.int64), arrival_s.shape) for x in (prompt, output)]
     return Workload(requests_of(arrival_s, *lengths))
+
+
+class FirstTokens:
+    """An observer that keeps each request's time to first token, in the order of their ends."""
+
+    def __init__(self):
+        self.ttft_s = []
+
+    def on_steps(self, replica, run):
+        """Steps are not asked for."""
+
+    def on_gaps(self, gaps_s, count):
+        """Gaps are not asked for."""
+
+    def on_finish(self, job):
+        self.ttft_s.append(job.first_token_s - job.arrival_s)
