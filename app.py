@@ -5,9 +5,7 @@ import streamlit as st
 from roofline.errors import HeadroomError
 from views import plan, sidebar, words
 
-st.set_page_config(
-    page_title="Headroom: GPUs for an LLM", page_icon="⚡", layout="wide", initial_sidebar_state="expanded"
-)
+st.set_page_config(page_title="Headroom: GPUs for an LLM", page_icon="⚡", layout="wide", initial_sidebar_state="auto")
 
 
 def main() -> None:

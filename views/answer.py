@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from simulator.output.results import Badge, Binding, Latency, Metric, Plan, RunResult
+from simulator.output.results import Badge, Latency, Metric, Plan, RunResult
 from simulator.output.wording import CONSTRAINT_NAMES, METRIC_NAMES
 from simulator.scenario import Scenario
 from views import words
@@ -20,12 +20,12 @@ BADGES: dict[Badge, tuple[str, str, str]] = {
 }
 
 
-def draw(plan: Plan) -> None:
-    """The top of the page."""
+def draw(plan: Plan, is_final: bool = True) -> None:
+    """The top of the page; `is_final` is False while the interval does not count everything yet."""
     st.markdown(f"### {sentence(plan)}")
-    _draw_trust(plan)
+    _draw_trust(plan, is_final)
     draw_cards(cards(plan), "figures", columns=4)
-    _draw_binding(plan.binding, plan.why_not_fewer)
+    _draw_binding(plan)
 
 
 def sentence(plan: Plan) -> str:
@@ -44,9 +44,10 @@ def targets(scenario: Scenario) -> str:
     return " and ".join(f"{point} {METRIC_NAMES[name]} ≤ {words.seconds(limit)}" for name, limit in asked.items())
 
 
-def _draw_trust(plan: Plan) -> None:
+def _draw_trust(plan: Plan, is_final: bool) -> None:
     color, icon, meaning = BADGES[plan.chosen.badge]
-    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] **{words.plain(span(plan))}.** {meaning}")
+    sure = span(plan) if is_final else "How sure that is, is being simulated"
+    st.markdown(f":{color}-badge[{icon} {plan.chosen.badge}] **{words.plain(sure)}.** {meaning}")
     st.caption(words.plain(basis(plan)))
 
 
@@ -55,7 +56,8 @@ def span(plan: Plan) -> str:
     low, high = plan.interval.low, plan.interval.high
     if high is None:
         return f"{low} or more replicas; even {plan.scenario.fleet.max_replicas} may not be enough"
-    return f"{words.count(low, 'replica')} for certain" if low == high else f"Between {low} and {high} replicas"
+    both = f"{words.count(low, 'replica')} at both ends of the interval"
+    return both if low == high else f"Between {low} and {high} replicas"
 
 
 def basis(plan: Plan) -> str:
@@ -141,11 +143,11 @@ def _attainment_card(run: RunResult) -> Card:
     )
 
 
-def _draw_binding(binding: Binding, why_not_fewer: str) -> None:
-    told = f"{_sentence(binding.evidence)} {_sentence(why_not_fewer)}"
-    st.info(
-        words.plain(told), title=f"What limits it: {CONSTRAINT_NAMES[binding.constraint]}", icon=":material/compress:"
-    )
+def _draw_binding(plan: Plan) -> None:
+    told = f"{_sentence(plan.binding.evidence)} {_sentence(plan.why_not_fewer)}"
+    when = "What limits it" if plan.replicas > 1 else "What would limit it first"
+    title = f"{when}: {CONSTRAINT_NAMES[plan.binding.constraint]}"
+    st.info(words.plain(told), title=words.plain(title), icon=":material/compress:")
 
 
 def _sentence(text: str) -> str:

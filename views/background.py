@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
+PATIENCE_S = 90.0  # a tab in the background looks once a minute; one that is closed never again
+
 
 class _UnwantedError(Exception):
     """Ends a job that nobody waits for; nobody is left to see it."""
@@ -27,7 +29,8 @@ class Job:
     asked_at_s: float = field(default_factory=time.monotonic)
     said: list[str] = field(default_factory=list)
     num_requests: int = 0  # simulated so far
-    askers: set[str] = field(default_factory=set)
+    found: Any = None  # the answer as far as it goes
+    seen_s: dict[str, float] = field(default_factory=dict)  # when each of those who wait last looked
     future: "Future[Any]" = field(default_factory=Future)
 
     @property
@@ -49,6 +52,15 @@ class Job:
         """The answer of a job that is over; raises what the work raised."""
         return self.future.result(timeout=0)
 
+    @property
+    def is_wanted(self) -> bool:
+        """True while somebody waits who has looked lately."""
+        return any(time.monotonic() - seen_s < PATIENCE_S for seen_s in list(self.seen_s.values()))
+
+    def look(self, asker: str) -> None:
+        """`asker` still waits."""
+        self.seen_s[asker] = time.monotonic()
+
     def say(self, sentence: str) -> None:
         """Called by the work with what it has found; it ends here where nobody waits."""
         self.stop_if_unwanted(self)
@@ -58,6 +70,11 @@ class Job:
         """Called by the work with how many requests more it has simulated; it ends here where nobody waits."""
         self.stop_if_unwanted(self)
         self.num_requests += num_requests
+
+    def show(self, found: Any) -> None:
+        """Called by the work with its answer as far as it goes; it ends here where nobody waits."""
+        self.stop_if_unwanted(self)
+        self.found = found
 
 
 Work = Callable[[Job], Any]
@@ -84,7 +101,7 @@ class Background:
             if job is None:
                 job = self._jobs[key] = Job(key, self._stop_if_unwanted)
                 self._queue.put((job, work))
-            job.askers.add(asker)
+            job.look(asker)
             self._jobs.move_to_end(key)
             self._forget_oldest()
             return job
@@ -94,7 +111,7 @@ class Background:
         with self._lock:
             for key, job in self._jobs.items():
                 if key not in keys:
-                    job.askers.discard(asker)
+                    job.seen_s.pop(asker, None)
 
     def _serve(self) -> None:
         while True:
@@ -106,8 +123,8 @@ class Background:
                 job.future.set_exception(error)
 
     def _stop_if_unwanted(self, job: Job) -> None:
-        with self._lock:  # nobody joins a job between the look at its askers and its end
-            if not job.askers:
+        with self._lock:  # nobody joins a job between this look at it and its end
+            if not job.is_wanted:
                 self._jobs.pop(job.key, None)
                 raise _UnwantedError
 

@@ -52,7 +52,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a few values."""
+    """One of a few values; the URL and the screen show them alike, as a widget's labels are what the URL has."""
 
     name: str
     place: str
@@ -107,7 +107,7 @@ SLO: tuple[Input, ...] = (
            help="Time to first token, queueing included. Empty: no such target."),
     Number("tpot", "slo.tpot_ms", "TPOT at most (ms)", 0.1, 60_000, 5, empty="no target",
            help="Time per output token after the first, averaged over a request. Empty: no such target."),
-    Choice("percentile", "slo.percentile", "Kept by this percent of requests", (50.0, 90.0, 95.0, 99.0, 99.9),
+    Choice("percentile", "slo.percentile", "Kept by this percent of requests", (50, 90, 95, 99, 99.9),
            help="Each target holds for this percent of the requests."),
 )  # fmt: skip
 SERVING: tuple[Input, ...] = (

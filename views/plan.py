@@ -1,7 +1,9 @@
 """The page Plan: how many GPUs, what they cost, how sure that is, and what would check it."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import streamlit as st
@@ -17,7 +19,7 @@ from views.background import Background, Job, Work
 
 QUICK_S = 0.3  # an answer that comes this soon is shown without a progress bar before it
 LOOK_EVERY_S = 0.5
-SAID_LINES = 4
+SAID_LINES = 2
 
 
 def show(scenario: Scenario) -> None:
@@ -33,30 +35,35 @@ def show(scenario: Scenario) -> None:
     below = st.container()
     with top:
         planned, is_current = _planned(scenario)
-    if planned is not None:
-        with below:
-            _draw_below(planned, is_current)
-    takeaway.draw(scenario, planned if is_current else None)
+    with below:
+        if planned is not None:
+            _draw_curve(planned, is_current)
+            assumed.draw(planned)
+        takeaway.draw(scenario, planned if is_current else None)
 
 
 def _planned(scenario: Scenario) -> tuple[Plan | None, bool]:
     """The plan to show, and whether it is this scenario's: while that is simulated, the answer before it stays."""
-    job = _ask(f"plan {_key(scenario)}", lambda job: plan(scenario, job.say))
-    before: Plan | None = st.session_state.get("shown_plan")
-    if not job.wait(QUICK_S):
-        _progress(job, "Simulating fleets to find the smallest that holds")
-        if before is not None:
-            _draw_stale(before)
-        return before, False
+    job = _ask(f"plan {_key(scenario)}", lambda job: plan(scenario, job.say, job.count, job.show))
+    is_over = job.wait(QUICK_S)
+    found: Plan | None
     try:
-        planned: Plan = job.answer()
+        found = job.answer() if is_over else job.found
     except HeadroomError as error:
         st.session_state.pop("shown_plan", None)
         _refuse(error, scenario)
         return None, True
-    st.session_state["shown_plan"] = planned
-    answer.draw(planned)
-    return planned, True
+    if found is not None:
+        st.session_state["shown_plan"] = found
+        answer.draw(found, is_final=is_over)
+        if not is_over:
+            _progress(job, found, "Simulating how far the number of replicas is in doubt")
+        return found, True
+    _progress(job, None, "Simulating fleets to find the smallest that holds")
+    before: Plan | None = st.session_state.get("shown_plan")
+    if before is not None:
+        _draw_stale(before)
+    return before, False
 
 
 def _draw_stale(before: Plan) -> None:
@@ -66,27 +73,23 @@ def _draw_stale(before: Plan) -> None:
         answer.draw(before)
 
 
-def _draw_below(planned: Plan, is_current: bool) -> None:
-    curve = _curve(planned) if is_current else st.session_state.get("shown_curve")
-    if curve is not None:
-        charts.draw(curve, planned)
-    assumed.draw(planned)
-
-
-def _curve(planned: Plan) -> LoadCurve | None:
-    """The load curve of the planned fleet, once it is there."""
-    fleet = scenario_file.with_changes(planned.scenario, {"fleet.replicas": planned.replicas})
-    job = _ask(f"curve {_key(fleet)}", lambda job: load_curve(fleet, job.say))
-    if not job.wait(QUICK_S):
-        _progress(job, f"Simulating {words.count(planned.replicas, 'replica')} at lower and higher loads")
-        return st.session_state.get("shown_curve")
-    try:
-        curve: LoadCurve = job.answer()
-    except HeadroomError as error:
-        st.error(words.plain(str(error)), title="No load curve", icon=":material/error:")
-        return None
-    st.session_state["shown_curve"] = curve
-    return curve
+def _draw_curve(planned: Plan, is_current: bool) -> None:
+    """The load curve of the planned fleet, as far as it goes; of the plan before, while there is no new one."""
+    if is_current:
+        fleet = scenario_file.with_changes(planned.scenario, {"fleet.replicas": planned.replicas})
+        job = _ask(f"curve {_key(fleet)}", lambda job: load_curve(fleet, job.say, count=job.count, found=job.show))
+        is_over = job.wait(QUICK_S)
+        try:
+            curve: LoadCurve | None = job.answer() if is_over else job.found
+        except HeadroomError as error:
+            st.error(words.plain(str(error)), title="No load curve", icon=":material/error:")
+            return
+        st.session_state["shown_curve"] = (planned, curve)
+    drawn: tuple[Plan, LoadCurve | None] | None = st.session_state.get("shown_curve")
+    if drawn is not None and drawn[1] is not None:
+        charts.draw(drawn[1], drawn[0])
+    if is_current and not is_over:
+        _progress(job, curve, f"Simulating {words.count(planned.replicas, 'replica')} at lower and higher loads")
 
 
 def _refuse(error: HeadroomError, scenario: Scenario) -> None:
@@ -97,7 +100,7 @@ def _refuse(error: HeadroomError, scenario: Scenario) -> None:
     st.error(words.plain(str(error)), title=words.plain(title), icon=":material/block:")
 
 
-@st.cache_resource
+@cache
 def background() -> Background:
     """The workers that all sessions of this server share."""
     return Background()
@@ -105,11 +108,16 @@ def background() -> Background:
 
 def _ask(key: str, work: Work) -> Job:
     """This session's question; its earlier ones of the same kind are no longer waited for."""
-    asker: str = st.session_state.setdefault("asker", uuid4().hex)
     asked: dict[str, str] = st.session_state.setdefault("asked", {})
     asked[key.partition(" ")[0]] = key
-    background().keep_only(asker, set(asked.values()))
-    return background().ask(asker, key, work)
+    background().keep_only(_asker(), set(asked.values()))
+    return background().ask(_asker(), key, work)
+
+
+def _asker() -> str:
+    """This session's name among those who wait."""
+    name: str = st.session_state.setdefault("asker", uuid4().hex)
+    return name
 
 
 def _key(scenario: Scenario) -> str:
@@ -125,9 +133,10 @@ def _key(scenario: Scenario) -> str:
 
 
 @st.fragment(run_every=LOOK_EVERY_S)
-def _progress(job: Job, what: str) -> None:
-    """What a job has found so far; draws the page again when it is over."""
-    if job.is_over:
+def _progress(job: Job, shown: Any, what: str) -> None:
+    """What a job has said so far; draws the page again when there is more to show."""
+    job.look(_asker())
+    if job.is_over or job.found is not shown:
         st.rerun()
     count = f", {job.num_requests:,} requests" if job.num_requests else ""
     with st.container(border=True, gap="small"):

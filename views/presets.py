@@ -9,7 +9,6 @@ from typing import Any
 class Preset:
     """Changes to the default scenario, by dotted place."""
 
-    label: str
     source: str
     changes: Mapping[str, Any]
 
@@ -30,12 +29,10 @@ DEFAULT: Mapping[str, Any] = {
 # Means, spreads and longest lengths of the recordings are those of the published files.
 PRESETS: Mapping[str, Preset] = {
     "chat": Preset(
-        "Chat",
         "lengths of one hour of production conversations (Azure public dataset, 2023, CC-BY-4.0)",
         {},
     ),
-    "code": Preset(
-        "Code completion",
+    "code completion": Preset(
         "lengths of one hour of production code completion (Azure public dataset, 2023, CC-BY-4.0)",
         {
             "workload.prompt_tokens": "lognormal:2048:0.96:7437",
@@ -44,8 +41,7 @@ PRESETS: Mapping[str, Preset] = {
             "slo.tpot_ms": 30.0,
         },
     ),
-    "documents": Preset(
-        "Long documents",
+    "long documents": Preset(
         "lengths of the Mooncake conversation trace (FAST'25, Apache-2.0), without its shared prefixes",
         {
             "workload.request_rate": 2.0,
@@ -56,7 +52,6 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "reasoning": Preset(
-        "Reasoning",
         "assumed: a short question and thousands of thinking tokens; no public recording stands behind it",
         {
             "workload.request_rate": 2.0,

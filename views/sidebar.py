@@ -69,7 +69,7 @@ def _start() -> Scenario:
         return base
     preset = st.selectbox(
         "Start from", list(PRESETS), key="preset", bind="query-params",
-        format_func=lambda name: PRESETS[name].label, on_change=_take_preset,
+        on_change=_take_preset,
         help="A workload with its targets; the model, the hardware and the prices stay as they are.",
     )  # fmt: skip
     st.caption(words.plain(f"{PRESETS[preset].source[:1].upper()}{PRESETS[preset].source[1:]}."))
@@ -125,13 +125,9 @@ def _widget(one: Input, default: Any) -> Any:
             shown_as = {"placeholder": one.empty or None, "format": "%d" if one.whole else "%g"}
             return st.number_input(one.label, **bounds, **common, **shown_as, value=value)
         case Choice():
-            return st.selectbox(one.label, one.options, index=one.options.index(default), format_func=_option, **common)
+            return st.selectbox(one.label, one.options, index=one.options.index(default), **common)
         case Switch():
             return st.toggle(one.label, value=default, **common)
-
-
-def _option(value: Any) -> str:
-    return f"{value:g} %" if isinstance(value, float) else str(value)
 
 
 def _upload() -> None:

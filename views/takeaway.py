@@ -45,5 +45,5 @@ def file_name(scenario: Scenario) -> str:
 def _link() -> str:
     said = {name: st.query_params[name] for name in inputs.names() if name in st.query_params}
     query = urlencode(said)
-    base = (st.context.url or "").partition("?")[0]
+    base = f"{(st.context.url or '').partition('?')[0].rstrip('/')}/"
     return f"{base}?{query}" if query else base

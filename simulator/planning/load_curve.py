@@ -1,6 +1,7 @@
 """Latency against offered load through the knee, and the highest load that keeps the targets, for a fleet as it is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from roofline.errors import InfeasibleError
 from simulator.deployment import resolve
@@ -18,20 +19,28 @@ FINE = 0.02  # how closely a capacity is found, as a fraction of it
 Say = Callable[[str], None]
 
 
-def load_curve(scenario: Scenario, say: Say = lambda sentence: None, loads: tuple[float, ...] = LOADS) -> LoadCurve:
+def load_curve(
+    scenario: Scenario,
+    say: Say = lambda sentence: None,
+    loads: tuple[float, ...] = LOADS,
+    count: Callable[[int], None] = lambda num_requests: None,
+    found: Callable[[LoadCurve], None] = lambda curve: None,
+) -> LoadCurve:
     """Simulate the scenario's fleet at several offered rates and say of each if it is steady.
 
-    `loads` are fractions of the rate that the fleet serves when it never runs out of work.
+    `loads` are fractions of the rate that the fleet serves when it never runs out of work. `count` is told of every n
+    requests more, `found` is handed the curve as far as it goes.
     """
     deployment = resolve(scenario)
     replicas = scenario.fleet.replicas
     full_per_s = replicas * saturated_rate_per_s(deployment)
-    points = []
+    curve = LoadCurve(replicas, replicas * deployment.gpus_per_replica, ())
     for rate_per_s in (load * full_per_s for load in loads):
-        point = steady_run(deployment.at_rate(rate_per_s), replicas, is_clear)
+        point = steady_run(deployment.at_rate(rate_per_s), replicas, is_clear, count)
         say(f"{rate_per_s:.4g} requests/s: {point.verdict}, {point.reason}")
-        points.append(point)
-    return LoadCurve(replicas, replicas * deployment.gpus_per_replica, tuple(points))
+        curve = replace(curve, points=(*curve.points, point))
+        found(curve)
+    return curve
 
 
 def capacity(scenario: Scenario, say: Say = lambda sentence: None) -> Capacity:

@@ -6,7 +6,7 @@ The same seed drives every fleet, so that fleets differ by their size and not by
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from roofline.errors import InfeasibleError
 from simulator.deployment import TRANSFER_DOUBT, Deployment, resolve
@@ -27,20 +27,22 @@ RARE = 0.01  # of the busy time
 TRIFLE = 0.005  # of the step time: less doubt moves no fleet by a replica
 
 Say = Callable[[str], None]
+Count = Callable[[int], None]
 
 
 @dataclass(slots=True)
 class Trials:
-    """Simulated fleets of one deployment by their size; `say` is told of each."""
+    """Simulated fleets of one deployment by their size; `say` is told of each, `count` of every n requests more."""
 
     deployment: Deployment
     say: Say
+    count: Count
     results: dict[int, RunResult] = field(default_factory=dict)
 
     def meets(self, replicas: int) -> bool:
         """Whether so many replicas keep the targets."""
         if replicas not in self.results:
-            result = self.results[replicas] = steady_run(self.deployment, replicas, is_settled)
+            result = self.results[replicas] = steady_run(self.deployment, replicas, is_settled, self.count)
             outcome = f"{replicas_in_words(replicas)}: enough" if result.meets_targets else shortfall(result)
             self.say(f"{outcome} ({result.num_requests:,} requests)")
         return self.results[replicas].meets_targets
@@ -50,43 +52,56 @@ class Trials:
         return smallest(self.meets, guess, self.deployment.scenario.fleet.max_replicas)
 
 
-def plan(scenario: Scenario, say: Say = lambda sentence: None) -> Plan:
+def plan(
+    scenario: Scenario,
+    say: Say = lambda sentence: None,
+    count: Count = lambda num_requests: None,
+    found: Callable[[Plan], None] = lambda plan: None,
+) -> Plan:
     """Size the fleet. InputError for a scenario that cannot be simulated, InfeasibleError where nothing meets it.
 
-    `say` is told in a sentence of every fleet that has been simulated.
+    `say` is told in a sentence of every fleet that has been simulated, `count` of every n requests more in between.
+    `found` is handed the plan as soon as it stands, with an interval that counts the simulation's chance alone.
     """
     deployment = resolve(scenario)
     alone_s = unloaded(deployment)
     check_feasible(deployment, alone_s)
     rate_per_s = offered_rate_per_s(scenario.workload, deployment.recorded)
-    trials = Trials(deployment, say)
+    trials = Trials(deployment, say, count)
     replicas = trials.fewest(math.ceil(rate_per_s / saturated_rate_per_s(deployment)))
     if replicas is None:
         raise InfeasibleError(_beyond_limit(trials, rate_per_s))
     chosen, fewer = trials.results[replicas], trials.results.get(replicas - 1)
-    return Plan(
+    first = Plan(
         scenario=scenario,
         replicas=replicas,
         gpus_per_replica=deployment.gpus_per_replica,
         chosen=chosen,
         one_fewer=fewer,
         why_not_fewer=f"{shortfall(fewer)}." if fewer else "One replica is the least there is.",
-        interval=_interval(trials, replicas, say),
+        interval=_chance(trials, replicas),
         binding=_binding(chosen, fewer, alone_s),
         cost=cost_of(scenario, chosen),
         trials=trials.results,
         assumptions=assumptions(deployment, chosen),
         benchmark_command=benchmark_command(scenario, chosen),
     )
+    found(first)
+    return replace(first, interval=_interval(trials, replicas))
 
 
-def _interval(trials: Trials, replicas: int, say: Say) -> ReplicaInterval:
+def _chance(trials: Trials, replicas: int) -> ReplicaInterval:
+    """The answers if the simulation's chance alone had fallen otherwise."""
+    return ReplicaInterval(_least(trials, replicas), replicas, "the simulation's chance (95 %)")
+
+
+def _interval(trials: Trials, replicas: int) -> ReplicaInterval:
     """The answers if the simulation's chance, and a common error of all step times, had fallen otherwise."""
     doubt, source = _doubt(trials.deployment, trials.results[replicas])
     if doubt < TRIFLE:
         return ReplicaInterval(_least(trials, replicas), replicas, f"the simulation's chance (95 %); {source}: none")
-    say(f"Once more with passes {doubt:.0%} faster and slower")
-    fast, slow = (Trials(trials.deployment.slowed(factor), say) for factor in (1 - doubt, 1 + doubt))
+    trials.say(f"Once more with passes {doubt:.0%} faster and slower")
+    fast, slow = (Trials(trials.deployment.slowed(scale), trials.say, trials.count) for scale in (1 - doubt, 1 + doubt))
     fewest = fast.fewest(round(replicas * (1 - doubt))) or replicas
     most = slow.fewest(round(replicas * (1 + doubt)))
     low = min(_least(trials, replicas), _least(fast, fewest))
