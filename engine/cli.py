@@ -1,5 +1,6 @@
 """The command line `engine`: serve a real model on this machine, and measure it."""
 
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -15,13 +16,12 @@ from roofline.errors import InputError
 if TYPE_CHECKING:
     from engine.serving.llm import LLM
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Serve a real model on this machine: let it answer, and measure how fast it serves.",
+)
 app.add_typer(bench_app, name="bench")
-
-
-@app.callback()
-def _root() -> None:
-    """A real LLM engine: generate text and measure how fast it serves."""
 
 
 @app.command()
@@ -51,7 +51,7 @@ def generate(
         seed=seed,
         stop=tuple(stop or ()),
     )
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _text(sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt))
     if not text:
         raise InputError("the prompt is empty; give some text.")
     if raw and system is not None:
@@ -64,6 +64,14 @@ def generate(
     messages = [] if system is None else [{"role": "system", "content": system}]
     prompt_ids = tokenizer.encode(text) if raw else tokenizer.chat([*messages, {"role": "user", "content": text}])
     console.err.print(_answer(llm, prompt_ids, params), highlight=False, soft_wrap=True)
+
+
+def _text(prompt: bytes) -> str:
+    """The prompt, which arguments and standard input may give in any bytes."""
+    try:
+        return prompt.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the prompt is not UTF-8 text ({error.reason} at byte {error.start}); convert it.") from None
 
 
 def _answer(llm: "LLM", prompt_ids: list[int], params: SamplingParams) -> str:

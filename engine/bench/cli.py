@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.bench.steps import GridSession
     from engine.serving.llm import LLM
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Measure this engine on this machine; every run writes a trace folder.")
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
@@ -84,11 +84,6 @@ class Output:
     folder: Path
     table_format: Literal["parquet", "csv"]
     as_json: bool
-
-
-@app.callback()
-def _root() -> None:
-    """Measure this engine on this machine; every run writes a trace folder."""
 
 
 @app.command()

@@ -3,10 +3,13 @@
 Block 0 is the null block: padding points at it and no request owns it.
 """
 
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from roofline.errors import CapacityError
+from roofline.errors import CapacityError, InputError
 from roofline.model_shape import ModelShape
 
 
@@ -34,11 +37,31 @@ def block_bytes(shape: ModelShape, block_size: int, dtype: torch.dtype) -> int:
     return 2 * shape.num_layers * shape.kv_size * block_size * dtype.itemsize
 
 
+def check_memory(num_blocks: int, shape: ModelShape, block_size: int, dtype: torch.dtype) -> None:
+    """Raise `CapacityError` for a pool beyond this machine's memory, whose pages would end the process one by one."""
+    needed, memory = num_blocks * block_bytes(shape, block_size, dtype), machine_bytes()
+    if needed > memory:
+        raise CapacityError(
+            f"{num_blocks:,} KV blocks of {block_size} tokens of {shape.name} take {needed / 1e9:.1f} GB and this "
+            f"machine has {memory / 1e9:.1f} GB; lower num_blocks, or the batches and contexts that ask for them."
+        )
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or of the control group that confines the process where that is less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return memory if text == "max" else min(memory, int(text))
+
+
 def blocks_within(budget_bytes: int, shape: ModelShape, block_size: int, dtype: torch.dtype) -> int:
     """Blocks that a memory budget holds, the null block among them.
 
-    Raises `CapacityError` where that leaves no block for a request.
+    Raises `CapacityError` where that leaves no block for a request, `InputError` for a block of no tokens.
     """
+    if block_size < 1:
+        raise InputError(f"block_size is {block_size}; it must be at least 1.")
     size = block_bytes(shape, block_size, dtype)
     if budget_bytes < 2 * size:
         raise CapacityError(

@@ -20,7 +20,7 @@ from engine.core.sampling_params import MAX_SEED, SamplingParams
 from engine.core.scheduler import Scheduler
 from engine.execution.checkpoint import EMBEDDED_MODEL, open_checkpoint
 from engine.execution.decode_rows import Integers
-from engine.execution.kv_cache import blocks_within
+from engine.execution.kv_cache import blocks_within, check_memory
 from engine.execution.model import Llama
 from engine.execution.runner import Runner
 from engine.execution.sequence import Sequence
@@ -33,6 +33,7 @@ FinishReason = Literal["stop", "length", "abort"]
 Prompt = str | Items[int]
 
 DEFAULT_KV_MEMORY_BYTES = 1 << 30
+MAX_THREADS = 1024  # torch starts as many as it is told, until the process dies of it
 # A prefill chunk stalls every decode of its step: 512 tokens take this engine's CPU about half a second.
 _CPU_DEFAULTS = {"max_num_seqs": 64, "max_num_batched_tokens": 512}
 
@@ -123,8 +124,8 @@ class LLM:
         `CapacityError` or `InputError`.
         """
         if num_threads is not None:
-            if num_threads < 1:
-                raise InputError(f"threads is {num_threads}; it must be at least 1.")
+            if not 1 <= num_threads <= MAX_THREADS:
+                raise InputError(f"threads is {num_threads}; it must be from 1 to {MAX_THREADS}.")
             torch.set_num_threads(num_threads)
         number_format = torch_dtype(dtype)
         checkpoint = open_checkpoint(model)
@@ -134,6 +135,7 @@ class LLM:
             block_size = settings.get("block_size", EngineConfig.__dataclass_fields__["block_size"].default)
             defaults["num_blocks"] = blocks_within(kv_memory_bytes, shape, block_size, number_format)
         config = _config({**defaults, **settings})
+        check_memory(config.num_blocks, shape, config.block_size, number_format)
         return cls(Llama(shape, load_weights(checkpoint, number_format)), load_tokenizer(checkpoint), config)
 
     @property

@@ -46,6 +46,8 @@ def test_a_system_prompt_changes_the_answer(folder):
         (["", "--raw"], "the prompt is empty"),
         (["abc", "--raw", "--system", "x"], "--system belongs to the chat format"),
         (["abc", "--stop", ""], "stop is"),
+        (["abc", "--threads", "100000"], "threads is 100000; it must be from 1 to 1024"),
+        ([b"ab\xff"], "the prompt is not UTF-8 text (invalid start byte at byte 2)"),
     ],
 )
 def test_wrong_input_is_one_sentence(arguments, said):
