@@ -113,8 +113,13 @@ def write_trace(
 
 
 def check_writable(folder: Path | str) -> None:
-    """TraceError unless `folder` is new, empty, or an older trace that may be replaced."""
+    """TraceError unless `folder` can be made, is empty, or is an older trace that may be replaced."""
     folder = Path(folder)
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise TraceError(
+            f"{folder} cannot be made, as {above} cannot be written to; choose a new folder for the trace."
+        )
     if folder.is_dir():
         others = sorted(entry.name for entry in folder.iterdir() if entry.name not in TRACE_FILES)
         if others:

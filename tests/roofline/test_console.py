@@ -1,5 +1,7 @@
 """Whatever goes wrong in a command ends in a known exit code and no traceback."""
 
+from pathlib import Path
+
 import pytest
 import typer
 
@@ -18,6 +20,10 @@ def work(number: int = 0) -> None:
             raise KeyboardInterrupt
         case 3:
             raise typer.Exit(5)
+        case 5:
+            Path("/nowhere/at/all").read_text()
+        case 6:
+            raise TraceError("row 1 is \x1b[31m\x00")
         case 4:
             raise ZeroDivisionError
     typer.echo(f"worked on {number}")
@@ -30,6 +36,8 @@ def work(number: int = 0) -> None:
         (["--number", "1"], 2, "Error: column [wall_s] is missing"),
         (["--number", "2"], 130, "What there is, is in out/."),
         (["--number", "3"], 5, ""),
+        (["--number", "5"], 2, "Error: /nowhere/at/all: No such file or directory; check the path"),
+        (["--number", "6"], 2, "Error: row 1 is \N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"),
         (["--number", "three"], 2, "valid integer"),
         (["--no-such-option"], 2, "--no-such-option"),
         (["--help"], 0, "--number"),

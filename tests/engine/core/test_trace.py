@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from engine.core import trace as trace_module
 from engine.core.batch import Batch
 from engine.core.records import RequestRecord, StepKind, StepLog, StepTiming, requests_table
-from engine.core.trace import Trace, read_trace, require_for_fit, require_for_replay, trace_hash, write_trace
+from engine.core.trace import (
+    Trace,
+    check_writable,
+    read_trace,
+    require_for_fit,
+    require_for_replay,
+    trace_hash,
+    write_trace,
+)
 from engine.core.trace_schema import REQUEST_COLUMNS, STEP_COLUMNS
 from roofline.errors import TraceError
 from roofline.step_time import BatchWork
@@ -174,6 +182,15 @@ def test_only_an_older_trace_is_replaced(tmp_path):
     with pytest.raises(TraceError, match=r"holds notes\.txt, which is no part of a trace"):
         write_trace(folder, small_trace())
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TraceError, match="file cannot be written to"):
+        check_writable(tmp_path / "file" / "t")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(TraceError, match=r"new/t cannot be made, as .* cannot be written to"):
+        check_writable(tmp_path / "new" / "t")
 
 
 def test_a_failure_on_the_way_leaves_the_older_trace(tmp_path, monkeypatch):
