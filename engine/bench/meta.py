@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from engine.bench.machine import Machine
+from engine.core.trace_meta import ENGINE_NAME
 from engine.serving.llm import LLM
 from roofline.formats import format_name
 
-ENGINE_NAME = "headroom"
 DISTRIBUTION = "llm-headroom"
 
 

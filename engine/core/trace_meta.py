@@ -1,15 +1,20 @@
 """What a trace's `meta.json` says, read once at the edge; foreign traces say less and spell some of it shorter."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from engine.core.config import EngineConfig
 from engine.core.trace import Trace
 from roofline.errors import TraceError
 
 Meta = Mapping[str, Any]
-_SETTINGS = frozenset(field.name for field in fields(EngineConfig))
+ENGINE_NAME = "headroom"  # as this project's engine signs its traces
+_SETTINGS = {
+    name: (int, float) if kind is float else (str if name == "policy" else kind,)
+    for name, kind in get_type_hints(EngineConfig).items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +53,28 @@ def engine_settings(trace: Trace) -> dict[str, Any]:
     settings = trace.meta.get("engine_config") or {}
     if not isinstance(settings, Mapping):
         raise TraceError(f"{trace.source}/meta.json: engine_config is {settings!r}; it must be an object of settings.")
-    return {name: value for name, value in settings.items() if name in _SETTINGS and value is not None}
+    known = {name: value for name, value in settings.items() if name in _SETTINGS and value is not None}
+    for name, value in known.items():
+        kind = _SETTINGS[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+            told = " or ".join(one.__name__ for one in kind)
+            raise TraceError(f"{trace.source}/meta.json: engine_config.{name} is {value!r}; it must be of type {told}.")
+    return known
 
 
 def client_link(trace: Trace) -> ClientLink:
     """The client as meta.json describes it; an open loop without delays where it is silent."""
     client = trace.meta.get("client") or {}
+    if not isinstance(client, Mapping):
+        raise TraceError(f"{trace.source}/meta.json: client is {client!r}; it must be an object.")
     known = {
         name: client[name] for name in ("max_concurrency", "to_engine_s", "to_client_s") if client.get(name) is not None
     }
     link = ClientLink(**known)
-    if link.to_engine_s < 0 or link.to_client_s < 0:
-        raise TraceError(
-            f"{trace.source}/meta.json: client delays are {link.to_engine_s} and {link.to_client_s} s; "
-            "neither may be negative."
-        )
+    for name in ("to_engine_s", "to_client_s"):
+        delay_s = getattr(link, name)
+        if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s < math.inf:
+            raise TraceError(f"{trace.source}/meta.json: client.{name} is {delay_s!r}; it must be seconds, at least 0.")
     if link.max_concurrency is not None:
         _positive(trace, "client.max_concurrency", link.max_concurrency)
     return link

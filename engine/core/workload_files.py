@@ -18,6 +18,7 @@ from engine.core.workload import IntArray, Workload, requests_of
 from roofline.errors import TraceError
 
 KEY_BLOCK_SIZES = (512, 256, 128, 64, 32, 16, 8)  # tokens a hash may cover; the largest that explains every row counts
+MAX_WHOLE = 1 << 53  # beyond, a float no longer holds every whole number
 _MOONCAKE_FIELDS = ("timestamp", "input_length", "output_length")
 
 
@@ -85,19 +86,26 @@ def _read_mooncake(path: Path) -> Workload:
     hashes = [row.get("hash_ids") for row in rows]
     if any(value is None for value in hashes):
         return _workload(requests, str(path), "mooncake")
-    keys = tuple(np.asarray(value, dtype=np.int64) for value in hashes)
+    keys = tuple(_hash_ids(value, path, row) for row, value in enumerate(hashes, 1))
     return _workload(requests, str(path), "mooncake", (keys, _infer_key_block_size(keys, prompt, path)))
 
 
+def _hash_ids(value: Any, path: Path, row: int) -> IntArray:
+    whole = isinstance(value, list) and all(isinstance(key, int) and abs(key) <= MAX_WHOLE for key in value)
+    if not whole:
+        raise TraceError(f"{path}: hash_ids of request {row} is {str(value)[:40]}; it must be a list of whole numbers.")
+    return np.asarray(value, dtype=np.int64)
+
+
 def _json_rows(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open() as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TraceError(f"{path}: line {number} is not a JSON object ({error.msg}).") from None
+            except ValueError as error:
+                raise TraceError(f"{path}: line {number} is not a JSON object ({error}).") from None
             for name in _MOONCAKE_FIELDS:
                 if not isinstance(row, dict) or not isinstance(row.get(name), int | float):
                     raise TraceError(f"{path}: line {number} lacks a number {name}; each line is one request with it.")
@@ -130,7 +138,8 @@ def _workload(
     requests: pd.DataFrame, source: str, kind: str, keys: tuple[tuple[IntArray, ...], int] | None = None
 ) -> Workload:
     """The checked workload; `keys` are every row's block keys and the tokens a key covers."""
-    for row in np.flatnonzero(~(np.diff(requests["arrival_s"].to_numpy(), prepend=0.0) >= 0))[:1]:
+    arrival_s = requests["arrival_s"].to_numpy()
+    for row in np.flatnonzero(~(np.isfinite(arrival_s) & (np.diff(arrival_s, prepend=0.0) >= 0)))[:1]:
         raise TraceError(
             f"{source}: the arrival in row {row + 1} lies before the row above, or is no time; sort the rows by time."
         )
@@ -140,6 +149,10 @@ def _workload(
     for name in ("prompt_tokens", "max_tokens"):
         for row in kept[requests[name].to_numpy()[kept] < 1][:1]:
             raise TraceError(f"{source}: {name} is {requests[name].iat[row]} in row {row + 1}; it must be at least 1.")
+    too_long = requests["output_tokens"].to_numpy() > requests["max_tokens"].to_numpy()
+    for row in np.flatnonzero(too_long)[:1]:
+        output, most = requests["output_tokens"].iat[row], requests["max_tokens"].iat[row]
+        raise TraceError(f"{source}: output_tokens is {output} in row {row + 1}, above its max_tokens of {most}.")
     description = {
         "kind": kind,
         "source": Path(source).name,
@@ -161,9 +174,9 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
 
 
 def _whole(frame: pd.DataFrame, name: str, path: Path) -> IntArray:
-    """A column of whole numbers of at least 0."""
+    """A column of whole numbers from 0 to `MAX_WHOLE`."""
     numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
-    for row in np.flatnonzero(~(numbers >= 0) | (numbers != np.floor(numbers)))[:1]:
+    for row in np.flatnonzero(~((numbers >= 0) & (numbers <= MAX_WHOLE)) | (numbers != np.floor(numbers)))[:1]:
         value = frame[name].iat[row]
-        raise TraceError(f"{path}: {name} is {value} in row {row + 1}; it must be a whole number, not negative.")
+        raise TraceError(f"{path}: {name} is {value} in row {row + 1}; it must be a whole number from 0 to 2^53.")
     return numbers.astype(np.int64)

@@ -201,6 +201,12 @@ BROKEN_LOGS = {
     '{"timestamp": 0, "input_length": -5, "output_length": 2}\n': "input_length is -5 in row 1",
     '{"timestamp": 0,\n': "line 1 is not a JSON object",
     '{"timestamp": 0, "input_length": 99, "output_length": 2, "hash_ids": [1, 2, 3, 4, 5]}\n': "fit no block size",
+    '{"timestamp": 0, "input_length": 9, "output_length": 2, "hash_ids": ["a"]}\n': "must be a list of whole numbers",
+    '{"timestamp": 0, "input_length": 9, "output_length": 2, "hash_ids": 7}\n': "must be a list of whole numbers",
+    '{"timestamp": Infinity, "input_length": 9, "output_length": 2}\n': "row 1 .* is no time",
+    '{"timestamp": 0, "input_length": 1e30, "output_length": 2}\n': "input_length is 1e.30 in row 1",
+    '{"timestamp": 0, "input_length": \udcff': "line 1 is not a JSON object",
+    "arrival_s,prompt_tokens,output_tokens,max_tokens\n0,5,3,2\n": "output_tokens is 3 in row 1, above its max_tokens",
     "arrival_s,prompt_tokens\n0,5\n": "lack the column output_tokens",
 }
 
@@ -208,7 +214,7 @@ BROKEN_LOGS = {
 @pytest.mark.parametrize(("text", "message"), BROKEN_LOGS.items())
 def test_a_wrong_log_is_one_clear_sentence(tmp_path, text, message):
     path = tmp_path / "log"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(TraceError, match=message) as error:
         read_workload(path)
     assert str(path) in str(error.value)
