@@ -45,7 +45,7 @@ def fit(
 
     A roofline of the model (from the trace's meta.json, or --model and --gpu) stands in for what was not measured.
     """
-    measurements = join([_read(trace, clock) for trace in traces])
+    measurements = join([_measured(trace, clock) for trace in traces])
     told = {"model": model, "hardware": gpu}
     measurements = replace(measurements, meta={key: value for key, value in told.items() if value} | measurements.meta)
     prior = roofline_of(measurements.meta, model, gpu)
@@ -105,6 +105,13 @@ def _read(trace: Path, clock: str) -> Measurements:
     if clock not in CLOCKS:
         raise InputError(f"--clock is {clock!r}; choose {' or '.join(CLOCKS)}.")
     return read(trace, clock)
+
+
+def _measured(trace: Path, clock: str) -> Measurements:
+    found = _read(trace, clock)
+    if found.meta.get("simulated"):
+        raise InputError(f"{trace} is a simulated trace, and a fit would give its model back; take a measured one.")
+    return found
 
 
 def _listed(name: str, profile: FittedStepTime, now: datetime) -> dict[str, str | int | float | None]:

@@ -8,6 +8,7 @@ import typer
 from calibration.profile import load as load_profile
 from engine.core.trace import check_writable, read_trace, write_trace
 from roofline import console
+from roofline.errors import InputError
 from simulator import run as runs
 from simulator import scenario_file
 from simulator.output import exports, tables
@@ -96,13 +97,15 @@ def replay(
     max_concurrency: Annotated[
         int | None, typer.Option(help="Most requests in flight, in place of the trace's.")
     ] = None,
-    transfer: Annotated[bool, typer.Option(help="Use a profile of other hardware, model or parallelism.")] = False,
+    transfer: Annotated[bool, typer.Option("--transfer", help="Allow other hardware, model or parallelism.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the simulated trace.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a measured trace's requests again under the profile's step times; show predicted beside measured."""
     if out is not None:
         check_writable(out)
+        if out.resolve() == trace.resolve():
+            raise InputError(f"--out is {out}, the measured trace itself; choose a new folder for the simulated one.")
     measured = read_trace(trace)
     with console.progress("requests") as bar:
         task = bar.add_task("Replaying", total=len(measured.requests))

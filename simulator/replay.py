@@ -67,6 +67,8 @@ def replay(trace: Trace, profile: FittedStepTime, options: ReplayOptions | None 
     options = options or ReplayOptions()
     badge = check_compatible(profile, trace.meta, options.transfer)
     simulated, assumed = run_again(trace, profile, options)
+    if trace.meta.get("simulated"):
+        assumed += ("what stands as measured is itself a simulation",)
     unknown = unstated(profile, trace.meta)
     if unknown:
         assumed += (f"the profile's {', '.join(unknown)} also hold for the trace, which does not say",)

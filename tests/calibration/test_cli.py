@@ -54,6 +54,12 @@ def test_fit_then_validate(run, tmp_path):
     assert (tmp_path / "v.html").exists()
 
 
+def test_a_simulated_trace_is_no_measurement(run, tmp_path):
+    out = tmp_path / "profile.json"
+    code, _, told = run("fit", trace(tmp_path / "one", 0, simulated=True), "--out", out)
+    assert code == 2 and "one is a simulated trace" in told and not out.exists()
+
+
 def test_tables_for_people(run, tmp_path):
     out = tmp_path / "profile.json"
     code, text, _ = run("fit", trace(tmp_path / "one", 0), trace(tmp_path / "two", 1), "--out", out)

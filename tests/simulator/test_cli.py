@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from engine.core.trace import read_trace
+from calibration.profile import SHIPPED
+from engine.core.trace import Trace, read_trace, write_trace
+from engine.core.workload import requests_of
 from roofline.errors import TraceError
 from simulator import run as runs
 from simulator.scenario_file import to_yaml
@@ -87,6 +90,15 @@ def test_a_folder_of_something_else_is_refused_before_the_run(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(TraceError, match=r"letter\.txt"):
         runs.check_folder(tmp_path)
+
+
+def test_a_replay_never_takes_the_place_of_what_was_measured(tmp_path):
+    write_trace(tmp_path / "t", Trace({}, requests=requests_of(np.arange(2.0), np.array([9, 9]), np.array([3, 3]))))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "t").iterdir()}
+    profile = SHIPPED / "qwen3-32b_b300_tp1_vllm-0.20.1.json"
+    done = simulator("replay", tmp_path / "t", "--profile", profile, "--out", tmp_path / "u" / ".." / "t")
+    assert done.returncode == 2 and "the measured trace itself" in done.stderr and "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "t").iterdir()} == before
 
 
 def test_a_run_that_is_stopped_writes_nothing(tmp_path):
