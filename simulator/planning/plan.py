@@ -84,7 +84,7 @@ def plan(
         cost=cost_of(scenario, chosen),
         trials=trials.results,
         assumptions=assumptions(deployment, chosen),
-        benchmark_command=benchmark_command(scenario, chosen),
+        benchmark_command=benchmark_command(deployment, chosen),
     )
     found(first)
     return replace(first, interval=_interval(trials, replicas))

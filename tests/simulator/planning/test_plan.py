@@ -1,9 +1,15 @@
 """A plan agrees with trying every fleet, moves the right way with load and target, and explains itself."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from calibration import profile as profiles
+from engine.core.workload import Workload, requests_of
 from roofline.errors import CapacityError, InfeasibleError, InputError
 from simulator.deployment import resolve
+from simulator.planning.benchmark import benchmark_command
 from simulator.planning.criteria import is_settled
 from simulator.planning.load_curve import capacity, load_curve
 from simulator.planning.plan import plan
@@ -101,6 +107,23 @@ def test_the_benchmark_command_has_the_load(sized):
     assert "--request-rate 150" in sized.benchmark_command
     assert "--goodput ttft:200 tpot:30" in sized.benchmark_command
     assert "--random-input-len 400" in sized.benchmark_command
+
+
+def test_the_benchmark_is_that_of_the_measured_engine_under_its_settings(sized):
+    deployment = resolve(small(engine__num_blocks=900, engine__enable_prefix_caching=False, client__max_concurrency=7))
+    profile = profiles.load(profiles.SHIPPED / "qwen3-32b_b300_tp1_vllm-0.20.1.json")
+    for name, command in (("vLLM", "vllm bench serve"), ("headroom", "engine bench serve")):
+        measured = replace(profile, provenance=replace(profile.provenance, engine={"name": name}))
+        words = benchmark_command(replace(deployment, step_time=measured), sized.chosen)
+        assert words.startswith(command)
+        assert f"--max-concurrency {7 if name == 'vLLM' else -(-7 // sized.replicas)}" in words
+    assert "--num-blocks 900" in words and "--block-size 16" in words and "--no-prefix-caching" in words
+
+
+def test_a_recording_is_checked_with_its_own_mean_lengths(sized):
+    recorded = Workload(requests_of(np.arange(4.0), np.array([10, 20, 30, 40]), np.array([5, 5, 6, 8])))
+    words = benchmark_command(replace(resolve(small()), recorded=recorded), sized.chosen)
+    assert "--random-input-len 25" in words and "--random-output-len 6" in words
 
 
 @pytest.mark.parametrize(
