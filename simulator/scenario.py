@@ -16,6 +16,8 @@ from roofline.errors import InputError
 from roofline.formats import format_name
 
 Positive = Annotated[float, Field(gt=0)]
+# Simulated clocks count seconds in a float64: after 64,000 requests at this rate they tell 8 microseconds apart
+Rate = Annotated[float, Field(ge=1e-6)]
 NotNegative = Annotated[float, Field(ge=0)]
 Target = Literal["ttft_s", "tpot_s", "e2e_s"]
 Count = Annotated[int, Field(ge=1)]
@@ -125,7 +127,7 @@ class TraceSource(_Section):
 class Workload(_Section):
     """What the whole fleet is asked: a rate with distributions of lengths, or a recording."""
 
-    request_rate: Positive | None = None
+    request_rate: Rate | None = None
     """Requests per second that reach the fleet as a whole. With a trace: its lengths at this rate."""
     burstiness: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     """Shape of the gaps between arrivals: 1 is a Poisson process, below 1 burstier, .inf constant spacing."""

@@ -73,7 +73,7 @@ def test_any_text_is_a_scenario_or_an_input_error(text):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"workload.request_rate": -3}, "workload.request_rate is -3; it must be greater than 0."),
+        ({"workload.request_rate": -3}, "workload.request_rate is -3; it must be greater than or equal to 0.000001."),
         ({"workload.request_rate": float("nan")}, "workload.request_rate is nan; it must be"),
         ({"workload.burstiness": float("nan")}, "workload.burstiness is nan; it must be"),
         ({"engine.max_seqs": 3}, "engine.max_seqs is no setting; write max_num_seqs."),
