@@ -9,7 +9,7 @@ from playwright.sync_api import sync_playwright
 from tests.browser.serving import dashboard
 
 PICTURE = Path(__file__).parent / "dashboard.png"
-SIZE = {"width": 1280, "height": 1180}
+SIZE = {"width": 1280, "height": 1240}
 WAIT_MS = 300_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

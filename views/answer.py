@@ -78,7 +78,7 @@ def cards(plan: Plan) -> list[Card]:
     busy = run.occupancy
     shown.append(
         Card(
-            "Utilisation, replica",
+            "Time busy, replica",
             words.percent(busy.busy),
             f"KV cache {words.percent(busy.kv_mean)} full, {busy.mean_running:.0f} requests at once",
             help="Share of the time with a forward pass under way; it follows from the load. It comes near 100 % long "

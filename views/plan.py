@@ -29,15 +29,17 @@ def show(scenario: Scenario) -> None:
     except HeadroomError as error:
         _refuse(error, scenario)
         return
-    top = st.container()
+    top, middle = st.container(), st.container()
     means = inputs.values_of(scenario)
     facts.draw(known, means["prompt"], means["output"])
     below = st.container()
     with top:
         planned, is_current = _planned(scenario)
+    if planned is not None:
+        with middle:
+            _draw_curve(planned, is_current)
     with below:
         if planned is not None:
-            _draw_curve(planned, is_current)
             assumed.draw(planned)
         takeaway.draw(scenario, planned if is_current else None)
 

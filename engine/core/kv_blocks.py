@@ -30,7 +30,8 @@ class KvBlocks:
         self._lookahead = config.num_lookahead_tokens
         self._watermark = int(config.watermark * config.num_blocks)
         self.version = 0  # grows whenever a waiting request might fit better than before: blocks freed or keyed
-        self._queue = deque(range(1, config.num_blocks))
+        self._queue = deque(range(1, config.num_blocks) if self.caching else ())
+        self._unordered = [] if self.caching else list(range(1, config.num_blocks))
         self._stale: dict[int, int] = {}
         self._more_owners: dict[int, int] = {}  # owners beyond the first
         self._key_of: dict[int, Key] = {}
@@ -95,9 +96,14 @@ class KvBlocks:
     def _take(self, count: int) -> list[int]:
         """The `count` least recently used free blocks; what was cached in them is forgotten."""
         assert count <= self.num_free
+        self.num_free -= count
+        if not self.caching:  # the order of blocks without content decides nothing
+            first = len(self._unordered) - count
+            taken = self._unordered[first:]
+            del self._unordered[first:]
+            return taken
         popleft = self._queue.popleft
         taken = [popleft() for _ in range(count)] if not self._stale else self._take_past_stale(count)
-        self.num_free -= count
         if self._idle:
             for block in self._idle.intersection(taken):
                 self._forget(block)
@@ -142,7 +148,7 @@ class KvBlocks:
             blocks = [block for block in blocks if not self._has_other_owner(block)]
         if self._key_of:
             self._idle.update(self._key_of.keys() & blocks)
-        self._queue.extend(blocks)
+        (self._queue if self.caching else self._unordered).extend(blocks)
         self.num_free += len(blocks)
         self.version += 1
         request.block_ids = []

@@ -15,19 +15,19 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import accumulate, count
 
-import numpy as np
 from simpy.events import Event
 
 from engine.core.batch import Batch
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.scheduler import Scheduler
-from roofline.step_time import FloatArray, StepTimeModel
+from roofline.step_time import StepTimeModel
 from simulator.fleet.clock import BOUNDARY, VirtualClock
 from simulator.fleet.job import Job
 from simulator.output.observer import Observer, StepRun
 
-MAX_JUMP = 4096  # steps in one jump: bounds the arrays, not the result
+MAX_JUMP = 4096  # steps in one jump: bounds the lists, not the result
+VECTOR_STEPS = 8  # from here on one call for all steps is faster than one a step
 
 
 class Replica:
@@ -58,7 +58,7 @@ class Replica:
         self._starved: list[Job] = []  # left the cohort without ending
         self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
         self._start_s = 0.0
-        self._walls_s: FloatArray = np.empty(0)
+        self._walls_s: list[float] = []
         self._ends_s: list[float] = []
 
     def submit(self, job: Job) -> None:
@@ -115,14 +115,8 @@ class Replica:
                 job.first_scheduled_s = now_s
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
-        if extra:
-            self._walls_s = self._step_time.decode_run_seconds(batch.work, extra + 1)
-            ends_s = np.cumsum(np.concatenate(([now_s], self._walls_s)))[1:]  # a running sum, as stepping would
-            self._ends_s = ends_s.tolist()
-        else:
-            wall_s = self._step_time.seconds(batch.work)
-            self._walls_s = np.array([wall_s])
-            self._ends_s = [now_s + wall_s]
+        self._walls_s = self._seconds_of(batch, extra + 1)
+        self._ends_s = list(accumulate(self._walls_s, initial=now_s))[1:]  # a running sum, as stepping would make
         self._current, self._start_s, self._late = batch, now_s, []
         self._wake_at(self._ends_s[-1], self._on_boundary)
 
@@ -148,6 +142,14 @@ class Replica:
             if job.last_step >= steps:  # else its last token is in flight, and this step is wasted on it
                 heappush(self._ends, (job.last_step, next(self._tie), job))
         return batch
+
+    def _seconds_of(self, batch: Batch, steps: int) -> list[float]:
+        """Wall times of `steps` steps like `batch`."""
+        if steps >= VECTOR_STEPS:
+            walls_s: list[float] = self._step_time.decode_run_seconds(batch.work, steps).tolist()
+            return walls_s
+        later = (batch.work.after_decode_steps(i) for i in range(1, steps))
+        return [self._step_time.seconds(work) for work in (batch.work, *later)]
 
     def _steps_alike(self, batch: Batch) -> int:
         """Steps after `batch` that differ from it only in growing contexts, none of them after a job's last token."""
@@ -250,7 +252,7 @@ class Replica:
     def _note_gaps(self, batch: Batch, step: int) -> None:
         """Tell the gaps between tokens that the decode steps just over have closed; `step` is the last of them."""
         first = step - len(self._walls_s) + 1
-        gaps_s = self._walls_s.tolist()
+        gaps_s = self._walls_s
         steady = batch.work.num_decode_seqs - len(batch.joined) - self._lost.pop(first, 0)
         if steady:
             self._observer.on_gaps(gaps_s[:1], steady)

@@ -103,7 +103,7 @@ class Usage:
     def add(self, run: StepRun) -> None:
         """Some steps alike; the mean of their first and last KV use stands for all of them."""
         batch, last = run.batch, run.kv_blocks_used[-1]
-        wall_s = float(run.walls_s[0]) if len(run) == 1 else float(run.walls_s.sum())
+        wall_s = sum(run.walls_s)
         self._busy_s += wall_s
         self._kv_s += wall_s * (run.kv_blocks_used[0] + last) / 2
         self._running_s += wall_s * batch.num_running

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.core.batch import Batch
-from roofline.step_time import FloatArray
 from simulator.fleet.job import Job
 
 
@@ -19,7 +18,7 @@ class StepRun:
 
     batch: Batch
     start_s: float
-    walls_s: FloatArray
+    walls_s: list[float]
     kv_blocks_used: list[int]
     num_waiting: list[int]
 

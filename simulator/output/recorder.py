@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,11 @@ class TraceRecorder:
 
     def on_steps(self, replica: int, run: StepRun) -> None:
         """Note each step."""
-        starts_s = np.cumsum(np.concatenate(([run.start_s], run.walls_s))).tolist()
-        for i, wall_s in enumerate(run.walls_s.tolist()):
+        starts_s = accumulate(run.walls_s, initial=run.start_s)
+        for i, (start_s, wall_s) in enumerate(zip(starts_s, run.walls_s, strict=False)):
             row = run.batch.later(i, run.kv_blocks_used[i]) if i else run.batch
             row = replace(row, num_waiting=run.num_waiting[i])
-            self._steps.add(row, StepTiming(starts_s[i], wall_s, device_s=wall_s))
+            self._steps.add(row, StepTiming(start_s, wall_s, device_s=wall_s))
         self._replica_of_step.extend([replica] * len(run))
 
     def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:

@@ -32,6 +32,8 @@ def test_a_preset_makes_a_scenario_that_the_sidebar_shows(preset):
 
 
 def _url(value):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as Streamlit writes it
     return "" if value is None else str(value)
 
 
