@@ -5,7 +5,6 @@ contexts grows by the number of members, and the members that need a new block i
 `block_size` buckets. Joining and leaving cost O(log n); a step costs its bucket.
 """
 
-from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from engine.core.request import Request
@@ -77,10 +76,14 @@ class DecodeCohort:
             heappop(heap)
         return self.steps - heap[0][0] if heap else 0
 
-    def at_limit(self) -> Iterator[Request]:
+    def at_limit(self) -> list[Request]:
         """Members that may not decode further: the token that ends them is in flight."""
-        while self.steps_to_limit() == 0:
-            yield heappop(self._limits)[2]
+        heap, ended = self._limits, []
+        while heap and heap[0][0] <= self.steps:
+            last_step, _, request = heappop(heap)
+            if request.cohort is self and self._last_step(request) == last_step:
+                ended.append(request)
+        return ended
 
     def steps_to_limit(self) -> int | None:
         """Steps until the first member reaches its token limit; None without members."""
@@ -91,8 +94,8 @@ class DecodeCohort:
 
     def steps_until_short(self, num_free: int, limit: int) -> int:
         """How many steps, at most `limit`, can pass before the members need more than `num_free` blocks."""
-        if not self.members:
-            return limit
+        if num_free >= len(self.members) * -(-limit // self._block_size):
+            return limit  # each member grows once in block_size steps
         rounds, left = divmod(num_free, len(self.members))
         steps = rounds * self._block_size
         while steps < limit:

@@ -86,7 +86,10 @@ class KvBlocks:
 
     def grow_each(self, groups: Sequence[tuple[Collection[Request], int]]) -> None:
         """Give every request of each group as many free blocks as the group's number says."""
-        taken = self._take(sum(len(requests) * count for requests, count in groups))
+        groups = [(requests, count) for requests, count in groups if requests]
+        if not groups:
+            return
+        taken = self._take(sum([len(requests) * count for requests, count in groups]))
         begin = 0
         for requests, count in groups:
             for request in requests:

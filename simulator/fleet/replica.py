@@ -89,15 +89,16 @@ class Replica:
             return  # the run was cut shorter
         assert self._current is not None
         batch, end_s, jumped = self._current, self._ends_s[-1], len(self._walls_s) - 1
-        run = self._run_under_way(batch)
+        run, last = self._run_under_way(batch), batch
         if jumped:
             in_flight = self.scheduler.fast_forward(jumped)
+            last = in_flight[0]
             if self._next:
                 seen = self._next.num_waiting + self._num_late(jumped + 1)
                 self._next = replace(in_flight[1], num_waiting=seen)
         self._observer.on_steps(self.number, run)
         self.busy_s += end_s - self._start_s
-        self._complete(batch, end_s)
+        self._complete(batch, last, end_s)
         self._dispatch(end_s)
 
     def _dispatch(self, now_s: float) -> None:
@@ -208,8 +209,8 @@ class Replica:
 
     # --- tokens ---
 
-    def _complete(self, batch: Batch, end_s: float) -> None:
-        """Stamp the tokens of the steps just over, and end the jobs whose last token is among them."""
+    def _complete(self, batch: Batch, last: Batch, end_s: float) -> None:
+        """Stamp the tokens of the steps just over, `batch` to `last`, and end the jobs that have theirs."""
         step = self._decode_step()
         if self.token_times is not None:
             self.token_times.extend(self._ends_s)
@@ -227,7 +228,6 @@ class Replica:
             if self._next is not None and job.request.cohort is not None:
                 self._lose_token(job, step + 1)  # its end was learned too late for the step already decided
             job.last_step = job.joined_step = -1
-        last = batch.later(len(self._walls_s) - 1, 0) if len(self._walls_s) > 1 else batch
         self.scheduler.complete(last, [job.request for job in ended])
         for job in ended:
             self._finish(job, end_s)

@@ -29,7 +29,10 @@ class LatencySketch:
 
     def add(self, value_s: float, count: int = 1) -> None:
         """`count` values of `value_s`."""
-        self.extend((value_s,), count)
+        self._values_s.append(value_s)
+        self._counts.append(count)
+        if len(self._values_s) > BUFFERED:
+            self._flush()
 
     def extend(self, values_s: Sequence[float], count: int) -> None:
         """`count` values of each of `values_s`."""
