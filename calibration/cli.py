@@ -18,6 +18,7 @@ from calibration.report import ReportInput, render
 from calibration.validate import validate as validate_model
 from roofline import console
 from roofline.errors import InputError
+from roofline.files import write_whole
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,8 +139,7 @@ def _write_report(
         predicted=predicted_seconds(profile, measurements),
         errors=errors,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(content), encoding="utf-8")
+    write_whole(path, render(content))
 
 
 def _print_profile(profile: FittedStepTime) -> None:

@@ -3,8 +3,6 @@
 The reports of calibration and of the planner are such pages.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+
+from roofline.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +68,7 @@ def render_page(page: Page) -> str:
 
 def write_page(path: Path, page: Page) -> None:
     """Write the page whole or not at all."""
-    text = render_page(page)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's file is its owner's alone
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_whole(path, render_page(page))
 
 
 def _embedded(figure: go.Figure) -> Markup:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from calibration.fitted import (
 from calibration.form import JOINS, SCOPES, TERMS, StepTimeForm
 from calibration.measurements import REGIONS, differences, identity
 from roofline.errors import ProfileError
+from roofline.files import write_whole
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "profiles"
@@ -108,16 +107,7 @@ def _provenance(row: Mapping[str, Any]) -> Provenance:
 
 def save(profile: FittedStepTime, path: Path) -> None:
     """Write the profile; an interruption leaves the old file, or none, in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(profile), indent=1) + "\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's file is its owner's alone
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_whole(path, json.dumps(as_json(profile), indent=1) + "\n")
 
 
 def load(path: Path) -> FittedStepTime:

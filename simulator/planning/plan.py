@@ -52,6 +52,12 @@ class Trials:
         return smallest(self.meets, guess, self.deployment.scenario.fleet.max_replicas)
 
 
+MEAN_LENGTHS = (
+    "The command that checks it gives every request the workload's mean lengths, as `vllm bench serve` draws no spread "
+    "like it: where lengths vary, it measures shorter tails than predicted here."
+)
+
+
 def plan(
     scenario: Scenario,
     say: Say = lambda sentence: None,
@@ -157,5 +163,6 @@ def assumptions(deployment: Deployment, result: RunResult) -> tuple[str, ...]:
         f"Each replica has {engine.num_blocks:,} KV blocks of {engine.block_size} tokens, runs at most "
         f"{engine.max_num_seqs} requests at once and computes at most {engine.max_num_batched_tokens:,} tokens a pass.",
         f"Requests reach replicas by {scenario.fleet.router.replace('_', ' ')}; a replica never fails.",
+        *([MEAN_LENGTHS] if benchmark_command(deployment, result).startswith("vllm ") else []),
         "The load is as steady as the workload says; peaks and growth beyond it need replicas of their own.",
     )
