@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from engine.bench.attainment import ServedModel
 from engine.bench.machine import Machine
 from engine.core.trace_meta import ENGINE_NAME
 from engine.serving.llm import LLM
@@ -48,6 +49,12 @@ def trace_meta(llm: LLM, machine: Machine, seed: int, client: dict[str, Any] | N
         "seed": seed,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def served_model(llm: LLM) -> ServedModel:
+    """What a roofline needs to know of the engine."""
+    dtype = weight_dtype(llm)
+    return ServedModel(llm.model.shape, dtype, dtype)
 
 
 def weight_dtype(llm: LLM) -> str:
