@@ -114,12 +114,11 @@ def measure_latency(llm: LLM, plan: LatencyPlan, machine: Machine, seed: int, on
     vocabulary = llm.model.shape.vocab_size
     with interruptible() as interrupt:
         for iteration in range(plan.iterations):
-            workload = plan.workload(iteration, clock.now() + 0.01)  # sent from idle, as soon as prompts are drawn
+            drawn = plan.workload(iteration, 0.0)
             prompts = [
-                prompt_token_ids(workload, index, vocabulary, seed + 1 + iteration).tolist()
-                for index in range(plan.batch)
+                prompt_token_ids(drawn, index, vocabulary, seed + 1 + iteration).tolist() for index in range(plan.batch)
             ]
-            run = ServingRun(llm, workload, prompts, steps)
+            run = ServingRun(llm, plan.workload(iteration, clock.now()), prompts, steps)
             run.run(clock, interrupt, lambda live, end: None)
             if interrupt.requested:
                 break

@@ -1,0 +1,240 @@
+"""What `engine bench kernels` runs: each of the engine's operations at the sizes that decide a model's speed.
+
+A case makes fresh random inputs, knows the fewest bytes and FLOPs its operation needs, and names everyone who can do
+the work: the engine's public function (a Triton kernel on a GPU, its torch reference on a CPU), torch's own, and what
+libraries are installed (rivals.py). `reference` computes the same in float32.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from engine.bench import rivals
+from engine.kernels.paged_decode import paged_decode
+from engine.kernels.paged_prefill import paged_prefill
+from engine.kernels.rms_norm import add_rms_norm
+from engine.kernels.silu_mul import silu_mul
+from roofline.step_time import chunk_attn_pairs
+
+Inputs = dict[str, Tensor]
+Do = Callable[[Inputs], Tensor]
+EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operation at one size; `target` names the figure of targets.json that it answers, and of what kind."""
+
+    operation: str
+    size: str
+    dtype: torch.dtype
+    memory_bytes: float
+    flops: float
+    make: Callable[[torch.device, torch.Generator], Inputs]
+    ours: Do
+    reference: Do
+    rivals: Mapping[str, Do] = field(default_factory=dict)
+    target: tuple[str, str] | None = None  # (key, bytes_per_s | flop_per_s | seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Sizes of one layer's attention."""
+
+    query: int = 32
+    kv: int = 8
+    dim: int = 128
+    block_size: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The sizes of one run: attention at (sequences, context) and (tokens, history), the others at rows of a model."""
+
+    dtype: torch.dtype
+    heads: Heads
+    decodes: tuple[tuple[int, int], ...]
+    prefills: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    targets: Mapping[tuple[str, int, int], tuple[str, str]] = field(default_factory=dict)
+
+    def cases(self) -> list[Case]:
+        """All of them, attention first: it is what the targets are about."""
+        decodes = [decode_case(self, *sizes) for sizes in self.decodes]
+        prefills = [prefill_case(self, *sizes) for sizes in self.prefills]
+        rowwise = [make(self, rows) for rows in self.rows for make in (norm_case, silu_case, write_case, sample_case)]
+        return [*decodes, *prefills, *rowwise]
+
+
+H200 = Suite(
+    dtype=torch.bfloat16,
+    heads=Heads(),
+    decodes=((256, 1024), (32, 1024), (1, 1024), (64, 1024), (128, 4096), (8, 16384), (1, 16384)),
+    prefills=((8192, 0), (2048, 0), (512, 0), (2048, 8192), (512, 16384)),
+    rows=(1, 64, 256, 8192),
+    hidden=4096,
+    intermediate=14336,
+    vocabulary=128256,
+    targets={
+        ("decode", 256, 1024): ("decode_attention_1gb", "bytes_per_s"),
+        ("decode", 32, 1024): ("decode_attention_32x1k", "seconds"),
+        ("decode", 1, 1024): ("decode_attention_1x1k", "seconds"),
+        ("prefill", 8192, 0): ("prefill_attention_8k", "flop_per_s"),
+    },
+)
+SMOKE = Suite(
+    dtype=torch.float32,
+    heads=Heads(query=9, kv=3, dim=64),
+    decodes=((4, 128), (1, 128)),
+    prefills=((64, 0), (64, 128)),
+    rows=(8,),
+    hidden=576,
+    intermediate=1536,
+    vocabulary=49152,
+)
+SUITES: Mapping[str, Suite] = {"h200": H200, "smoke": SMOKE}
+
+
+def decode_case(suite: Suite, sequences: int, context: int) -> Case:
+    """One query token of each sequence against its cached context, blocks scattered over the cache."""
+    heads, width = suite.heads, suite.dtype.itemsize
+    kv_bytes = 2 * sequences * context * heads.kv * heads.dim * width
+    q_bytes = sequences * heads.query * heads.dim * width
+    return Case(
+        operation="decode attention",
+        size=f"{sequences} x {context}",
+        dtype=suite.dtype,
+        memory_bytes=kv_bytes + 2 * q_bytes,
+        flops=4 * sequences * context * heads.query * heads.dim,
+        make=lambda device, draws: _paged(suite, [1] * sequences, [context - 1] * sequences, device, draws),
+        ours=lambda x: paged_decode(x["q"], x["k_cache"], x["v_cache"], x["tables"], x["ends"]),
+        reference=lambda x: _dense_attention(_widened(x), heads),
+        rivals={"torch SDPA, not paged": lambda x: _dense_attention(x, heads), **rivals.decode()},
+        target=suite.targets.get(("decode", sequences, context)),
+    )
+
+
+def prefill_case(suite: Suite, tokens: int, history: int) -> Case:
+    """A chunk of one sequence's query tokens against its history and itself, causally."""
+    heads, width = suite.heads, suite.dtype.itemsize
+    kv_bytes = 2 * (history + tokens) * heads.kv * heads.dim * width
+    return Case(
+        operation="prefill attention",
+        size=f"{tokens} on {history}",
+        dtype=suite.dtype,
+        memory_bytes=kv_bytes + 2 * tokens * heads.query * heads.dim * width,
+        flops=4 * chunk_attn_pairs(tokens, history) * heads.query * heads.dim,
+        make=lambda device, draws: _paged(suite, [tokens], [history], device, draws),
+        ours=lambda x: paged_prefill(
+            x["q"], x["k_cache"], x["v_cache"], x["tables"], x["starts"], x["contexts"], tokens
+        ),
+        reference=lambda x: _dense_attention(_widened(x), heads),
+        rivals={"torch SDPA, not paged": lambda x: _dense_attention(x, heads), **rivals.prefill(tokens, history)},
+        target=suite.targets.get(("prefill", tokens, history)),
+    )
+
+
+def norm_case(suite: Suite, rows: int) -> Case:
+    """Residual addition and RMSNorm: two inputs read, the sum and the normalised rows written."""
+    n = suite.hidden
+
+    def make(device: torch.device, draws: torch.Generator) -> Inputs:
+        x, residual, weight = (_normal(size, suite.dtype, device, draws) for size in ((rows, n), (rows, n), (n,)))
+        return {"x": x, "residual": residual, "weight": weight, "before": residual.clone()}
+
+    def plain(x: Inputs) -> Tensor:
+        return F.rms_norm(x["x"] + x["residual"], (n,), x["weight"], EPS)
+
+    return Case(
+        operation="residual + RMSNorm",
+        size=f"{rows} x {n}",
+        dtype=suite.dtype,
+        memory_bytes=4 * rows * n * suite.dtype.itemsize,
+        flops=5 * rows * n,
+        make=make,
+        ours=lambda x: add_rms_norm(x["x"], x["residual"], x["weight"], EPS),
+        reference=lambda x: plain({name: value.float() for name, value in x.items()} | {"residual": x["before"].float()}),
+        rivals={"torch": plain, **rivals.norm(EPS)},
+    )
+
+
+def silu_case(suite: Suite, rows: int) -> Case:
+    """SiLU of the gate times the up half: two halves read, one written."""
+    n = suite.intermediate
+
+    def plain(x: Inputs) -> Tensor:
+        gate, up = x["gate_up"].chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    return Case(
+        operation="SiLU x up",
+        size=f"{rows} x {n}",
+        dtype=suite.dtype,
+        memory_bytes=3 * rows * n * suite.dtype.itemsize,
+        flops=5 * rows * n,
+        make=lambda device, draws: {"gate_up": _normal((rows, 2 * n), suite.dtype, device, draws)},
+        ours=lambda x: silu_mul(x["gate_up"]),
+        reference=lambda x: plain({"gate_up": x["gate_up"].float()}),
+        rivals={"torch": plain, **rivals.silu()},
+    )
+
+
+def _paged(
+    suite: Suite, queries: list[int], contexts: list[int], device: torch.device, draws: torch.Generator
+) -> Inputs:
+    """Query tokens of several sequences after `contexts` cached ones, their own keys and values in the cache already.
+
+    Every sequence has one shape here, so the dense copy of its keys and values is one tensor; block 0 is nobody's.
+    """
+    heads, size, count = suite.heads, suite.heads.block_size, len(queries)
+    length = contexts[0] + queries[0]
+    blocks = -(-length // size)
+    order = torch.randperm(count * blocks, generator=draws, device=device) + 1
+    tables = order.view(count, blocks)
+    cache = (1 + count * blocks, size, heads.kv, heads.dim)
+    k_cache, v_cache = (_normal(cache, suite.dtype, device, draws) for _ in range(2))
+    starts = torch.arange(count + 1, dtype=torch.int32, device=device) * queries[0]
+    cached = torch.tensor(contexts, dtype=torch.int32, device=device)
+    return {
+        "q": _normal((sum(queries), heads.query, heads.dim), suite.dtype, device, draws),
+        "k_cache": k_cache,
+        "v_cache": v_cache,
+        "tables": tables.to(torch.int32),
+        "starts": starts,
+        "contexts": cached,
+        "ends": cached + queries[0],
+        **{f"dense_{name}": _gathered(c, tables, length) for name, c in (("k", k_cache), ("v", v_cache))},
+    }
+
+
+def _gathered(cache: Tensor, tables: Tensor, length: int) -> Tensor:
+    """The same keys or values as one block a sequence: [sequences, kv_heads, length, dim], contiguous."""
+    count = len(tables)
+    return cache[tables.flatten()].view(count, -1, *cache.shape[2:])[:, :length].transpose(1, 2).contiguous()
+
+
+def _dense_attention(x: Inputs, heads: Heads) -> Tensor:
+    """torch's attention on the dense copies: causal, the queries being the last tokens of each sequence."""
+    k, v = x["dense_k"], x["dense_v"]
+    q = x["q"].view(len(k), -1, heads.query, heads.dim).transpose(1, 2)
+    tokens, length = q.shape[2], k.shape[2]
+    mask = None
+    if 1 < tokens < length:
+        places = torch.arange(length, device=q.device)
+        mask = places <= places[length - tokens :, None]
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=tokens == length > 1, enable_gqa=True)
+    return out.transpose(1, 2).reshape(x["q"].shape)
+
+
+def _widened(x: Inputs) -> Inputs:
+    return {name: value.float() if value.is_floating_point() else value for name, value in x.items()}
+
+
+def _normal(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, draws: torch.Generator) -> Tensor:
+    return torch.empty(size, dtype=dtype, device=device).normal_(generator=draws)
