@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.bench import rivals
 from engine.kernels.paged_decode import paged_decode
-from engine.kernels.paged_prefill import paged_prefill
+from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.rms_norm import add_rms_norm
 from engine.kernels.silu_mul import silu_mul
 from roofline.step_time import chunk_attn_pairs
@@ -132,7 +132,7 @@ def prefill_case(suite: Suite, tokens: int, history: int) -> Case:
         flops=4 * chunk_attn_pairs(tokens, history) * heads.query * heads.dim,
         make=lambda device, draws: _paged(suite, [tokens], [history], device, draws),
         ours=lambda x: paged_prefill(
-            x["q"], x["k_cache"], x["v_cache"], x["tables"], x["starts"], x["contexts"], tokens
+            x["q"], x["k_cache"], x["v_cache"], Chunks(x["tables"], x["starts"], x["contexts"], tokens)
         ),
         reference=lambda x: _dense_attention(_widened(x), heads),
         rivals={"torch SDPA, not paged": lambda x: _dense_attention(x, heads), **rivals.prefill(tokens, history)},

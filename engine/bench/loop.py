@@ -123,7 +123,7 @@ class ServingRun:
 
     def _note(self, result: StepResult, timing: StepTiming, end: float) -> None:
         """Write down what a step did, and send what may be sent at its end."""
-        self.steps.add(result.batch, timing)
+        self.steps.add(result.batch, timing, result.kind)
         for request in result.batch.admitted:
             record = self._in_flight.get(request)
             if record is not None and np.isnan(record.first_scheduled_s):

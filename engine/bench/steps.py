@@ -19,13 +19,13 @@ from engine.bench.machine import Machine
 from engine.bench.meta import trace_meta
 from engine.bench.warm_up import warm_up
 from engine.core.batch import Batch
-from engine.core.records import StepLog, StepTiming
+from engine.core.records import StepKind, StepLog, StepTiming
 from engine.core.request import Request
 from engine.core.sampling_params import SamplingParams
 from engine.core.trace import Trace
 from engine.serving.llm import LLM
 
-Measured = tuple[Batch, StepTiming]
+Measured = tuple[Batch, StepTiming, StepKind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class GridRun:
         start_s = self._clock.now() if start_s is None else start_s
         result = self._llm.step()
         timing = step_timing(result, start_s, self._clock.now() - start_s)
-        return (result.batch, timing), {request for request, _ in result.finished}
+        return (result.batch, timing, result.kind), {request for request, _ in result.finished}
 
     def _keep(self, repeats: list[Measured], on_point: Callable[[], None]) -> None:
         by_time = sorted(repeats, key=lambda measured: measured[1].wall_s)

@@ -10,10 +10,12 @@ from roofline import console
 if TYPE_CHECKING:
     from engine.serving.llm import LLM
 
+_OWN = ("model", "threads")
+
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What `LLM.load` is told besides the scheduler's settings; None: its own default."""
+    """What `LLM.load` is told besides the scheduler's settings; None: what suits the device."""
 
     model: str
     device: str | None = None
@@ -25,10 +27,10 @@ class EngineChoice:
         """The engine, ready to step; settings that are None are left to it."""
         from engine.serving.llm import LLM
 
-        told = {"device": self.device, "dtype": self.dtype, "load_format": self.load_format}
-        given = {name: value for name, value in {**told, **settings}.items() if value is not None}
+        told = asdict(self) | {"num_threads": self.threads}
+        given = {name: value for name, value in {**told, **settings}.items() if name not in _OWN and value is not None}
         with console.err.status(f"Loading {Path(self.model).name} ..."):
-            return LLM.load(self.model, num_threads=self.threads, **given)
+            return LLM.load(self.model, **given)
 
     def as_dict(self) -> dict[str, Any]:
         """For a result's settings."""
