@@ -2,28 +2,16 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from engine.execution.kv_cache import KVCache
 from engine.execution.model import LayerWeights
 from engine.kernels.paged_decode import paged_decode
-from engine.kernels.paged_prefill import paged_prefill
+from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.paged_shape import AttentionOptions
-from engine.kernels.rope import RopeTable, rope_and_write
-
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """Pieces of prompts, one after the other in the pass.
-
-    starts: [chunks + 1], where each begins among their tokens, and the end; contexts: [chunks], tokens cached before
-    each; tables: [chunks, blocks]; longest: tokens of the longest chunk.
-    """
-
-    starts: Tensor
-    contexts: Tensor
-    tables: Tensor
-    longest: int
+from engine.execution._stand_ins import rope_and_write
+from engine.kernels.rope import RopeTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +38,8 @@ class DeviceAttention:
         q = rope_and_write(qkv, self.rope, self.positions, self.slots, k_cache, v_cache, layer.q_norm, layer.k_norm, self.eps)
         if self.chunks is None:
             return paged_decode(q, k_cache, v_cache, self.tables, self.contexts, self.options).flatten(1)
-        chunks, out = self.chunks, q.new_empty(q.shape)
+        out = torch.empty_like(q)
         if decodes:
             out[:decodes] = paged_decode(q[:decodes], k_cache, v_cache, self.tables, self.contexts, self.options)
-        out[decodes:] = paged_prefill(
-            q[decodes:], k_cache, v_cache, chunks.tables, chunks.starts, chunks.contexts, chunks.longest, self.options
-        )
+        out[decodes:] = paged_prefill(q[decodes:], k_cache, v_cache, self.chunks, self.options)
         return out.flatten(1)

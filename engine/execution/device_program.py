@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.execution.device_attention import Chunks, DeviceAttention
+from engine.execution.device_attention import DeviceAttention
 from engine.execution.device_state import DeviceState, slots_in
 from engine.execution.kv_cache import KVCache
 from engine.execution.model import Llama
+from engine.kernels.paged_prefill import Chunks
 from engine.kernels.paged_shape import AttentionOptions
-from engine.kernels.sampling import sample
+from engine.execution._stand_ins import sample
 
 
 class Settings(NamedTuple):
@@ -29,7 +30,7 @@ class DeviceProgram:
 
     def __init__(self, model: Llama, state: DeviceState, cache: KVCache) -> None:
         self.model, self.state, self.cache = model, state, cache
-        self._options = AttentionOptions(window=model.shape.sliding_window or 0)
+        self._options = AttentionOptions(window=getattr(model.shape, "sliding_window", None) or 0)
 
     @torch.inference_mode()
     def decode(self, num_rows: int) -> None:
@@ -46,13 +47,13 @@ class DeviceProgram:
         The first rows yield a token each as in `decode`, and each sampling chunk a fresh token.
         """
         state, token_ids = self.state, self.state.token_ids[:num_rows]
-        chunks = Chunks(parts["starts"], parts["contexts"], parts["tables"], longest) if longest else None
+        chunks = Chunks(parts["tables"], parts["starts"], parts["contexts"], longest) if longest else None
         if chunks:
             token_ids = torch.cat((token_ids, parts["token_ids"]))
         attention = self._attention(num_rows, chunks, parts.get("token_ids"))
         logits = self.model.run(token_ids, attention, parts["sampled_rows"] if chunks else None)
         if "guarded_rows" in parts:
-            logits.index_put_((parts["guarded_rows"].long(), parts["guarded_ids"].long()), logits.new_tensor(-torch.inf))
+            logits.index_put_((parts["guarded_rows"].long(), parts["guarded_ids"].long()), logits.new_full((), -torch.inf))
         settings, positions = self._settings(num_rows), state.positions[:num_rows] + 1
         if chunks:
             columns = zip(Settings._fields, settings, strict=True)
