@@ -1,6 +1,6 @@
 """How close measured steps came to the ceilings: those measured on this machine, and the vendor's."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from roofline.utilisation import Utilisation, WorkDone, utilisation
 
 # Every ceiling reached in full and no fixed cost: the bound itself.
 _IDEAL = Efficiency(memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0)
-_WORK = tuple(field.name for field in fields(BatchWork))
+_WORK = BatchWork._fields
 
 
 @dataclass(frozen=True, slots=True)

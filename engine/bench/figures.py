@@ -50,10 +50,10 @@ def capacity_per_s(requests: pd.DataFrame) -> float:
     """
     ends = np.sort(requests["finish_s"].dropna().to_numpy())
     assert len(ends) >= 2, "a burst has at least two requests"
-    low, high = len(ends) // 4, max(3 * len(ends) // 4, len(ends) // 4 + 1)
-    span = ends[high] - ends[low] if high < len(ends) else 0.0
-    if span > 0:
-        return float((high - low) / span)
+    low, high = len(ends) // 4, 3 * len(ends) // 4
+    span_s = float(ends[high] - ends[low])
+    if span_s > 0:
+        return (high - low) / span_s
     return float(len(ends) / (ends[-1] - requests["arrival_s"].min()))
 
 

@@ -11,7 +11,7 @@ from engine.execution.weights import torch_dtype
 from roofline.errors import InputError
 from roofline.hardware import HardwareSpec, accelerator
 
-COPY_BYTES = 4 << 30  # dozens of times the L2 cache
+COPY_BYTES = 1 << 30  # many times the L2 cache, and little beside a KV pool that has the rest of the memory
 GEMM_SIZE = 8192
 _BUDGET_S = 0.5
 _QUERIES = {
@@ -81,11 +81,13 @@ def describe_gpu(device: torch.device) -> Gpu:
 
 def copy_and_read_bytes_per_s(device: torch.device) -> tuple[float, float]:
     """Bytes read plus written a second by a large copy, and bytes read a second by a large sum; random contents."""
-    source = torch.empty(COPY_BYTES // 4, device=device).uniform_()
+    size = min(COPY_BYTES, torch.cuda.mem_get_info(device)[0] // 8)
+    source = torch.empty(size // 4, device=device).uniform_()
     target = torch.empty_like(source)
     copy = time_calls([lambda: target.copy_(source)], device, _BUDGET_S)
     read = time_calls([source.sum, target.sum], device, _BUDGET_S)
-    return 2 * COPY_BYTES / copy.seconds, COPY_BYTES / read.seconds
+    moved = source.nbytes
+    return 2 * moved / copy.seconds, moved / read.seconds
 
 
 def gemm_flop_per_s(device: torch.device, dtype: str) -> float:

@@ -80,6 +80,7 @@ class ServingRun:
         prompts: Sequence[Sequence[int]],
         steps: StepLog,
         max_concurrency: int | None = None,
+        temperature: float = 0.0,
     ) -> None:
         self.steps = steps
         self.records: list[RequestRecord] = []  # of the requests sent, in their order
@@ -90,6 +91,7 @@ class ServingRun:
         self._output_tokens: list[int] = workload.requests["output_tokens"].tolist()
         self._sessions: list[str | None] = workload.requests["session_id"].tolist()
         self._priorities: list[int] = workload.requests["priority"].tolist()
+        self._temperature = temperature
         self._slots = np.inf if max_concurrency is None else max_concurrency
         self._in_flight: dict[Request, RequestRecord] = {}
 
@@ -162,7 +164,7 @@ class ServingRun:
             record.send_s = send_s
         request = self._engine.add(
             prompt,
-            SamplingParams(max_tokens=output, ignore_eos=True),
+            SamplingParams(max_tokens=output, ignore_eos=True, temperature=self._temperature),
             request_id=record.request_id,
             arrival_s=arrival if send_s is None else send_s,
             priority=self._priorities[index],

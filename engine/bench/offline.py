@@ -124,7 +124,8 @@ def measure_latency(llm: LLM, plan: LatencyPlan, machine: Machine, seed: int, on
                 break
             records += [_numbered(record, len(records) + place) for place, record in enumerate(run.records)]
             on_done()
-    meta = {**trace_meta(llm, machine, seed, {"max_concurrency": plan.batch}), "workload": plan.description()}
+    description = {**plan.description(), "interrupted": interrupt.requested}
+    meta = {**trace_meta(llm, machine, seed, {"max_concurrency": plan.batch}), "workload": description}
     return Trace(meta, steps.table(), requests_table(records))
 
 

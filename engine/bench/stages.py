@@ -5,6 +5,7 @@ was measured until then stays, and the stage is reported as partial.
 """
 
 import gc
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -164,7 +165,7 @@ def _under_pressure(llm: LLM, workload: Workload, machine: Machine, seed: int, r
 
 
 def _machine(llm: LLM) -> Machine:
-    return measure_machine([weight_dtype(llm)], llm.device)
+    return measure_machine([weight_dtype(llm)], llm.model.weights.device)
 
 
 def _used(name: str, share: Shares | None) -> dict[str, Any]:
@@ -193,6 +194,8 @@ def machine_sentence(machine: Machine) -> str:
 def main() -> None:
     """Run the stage that the command line names."""
     preset, stage, folder, seed = sys.argv[1:]
+    # A shell's background job begins with SIGINT ignored, and the time would be up without a word.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_stage(preset_named(preset).stage(stage).plan, StageReport(Path(folder)), int(seed))
 
 

@@ -22,6 +22,8 @@ def check_request(prompt_ids: Sequence[int], params: SamplingParams, config: Eng
         )
     if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
         raise InputError(f"the prompt has token ids outside 0 to {vocab_size - 1}; encode it for this model.")
+    if params.stop_token_ids and max(params.stop_token_ids) >= vocab_size:
+        raise InputError(f"stop_token_ids has {max(params.stop_token_ids)}; the model's are 0 to {vocab_size - 1}.")
     longest = min(len(prompt_ids) + params.max_tokens, context)
     if longest - 1 + config.num_lookahead_tokens > config.kv_capacity_tokens:
         raise CapacityError(
