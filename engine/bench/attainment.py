@@ -58,9 +58,7 @@ def shares(steps: pd.DataFrame, served: ServedModel, machine: Machine) -> Shares
 
 def roofline_share(steps: pd.DataFrame, served: ServedModel, ceilings: HardwareSpec) -> Utilisation:
     """The share of `ceilings` over the rows of `steps`, at least one."""
-    ideal = AnalyticStepTime(
-        served.shape, ceilings, _IDEAL, weight_dtype=served.weight_dtype, kv_dtype=served.kv_dtype
-    )
+    ideal = AnalyticStepTime(served.shape, ceilings, _IDEAL, weight_dtype=served.weight_dtype, kv_dtype=served.kv_dtype)
     parts = np.zeros(3)
     for work in steps[list(_WORK)].itertuples(index=False, name=None):
         bound = ideal.breakdown(BatchWork(*work))

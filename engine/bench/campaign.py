@@ -77,15 +77,21 @@ class Campaign:
 
     def _in_process(self, stage: Stage, folder: Path, limit_s: float) -> str:
         """Run the stage in a process of its own, its output in the log; stop it when its time is up."""
-        command = [sys.executable, "-m", "engine.bench.stages", self.preset.name, stage.name, str(folder), str(self.seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "engine.bench.stages",
+            self.preset.name,
+            stage.name,
+            str(folder),
+            str(self.seed),
+        ]
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
         with (folder / _LOG).open("w") as log:
             # A group of its own: Ctrl-C reaches the campaign, which then asks the stage once.
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0)
             try:
                 code = process.wait(limit_s)
             except subprocess.TimeoutExpired:

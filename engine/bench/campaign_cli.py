@@ -32,7 +32,8 @@ def kernels(
     """
     import torch
 
-    from engine.bench.kernel_cases import SUITES
+    from engine.bench.kernel_cases import cases
+    from engine.bench.kernel_sizes import SUITES
     from engine.bench.kernels import kernels_table, measure_kernels
     from engine.bench.machine import measure_machine
     from engine.execution.device import choose_device
@@ -43,12 +44,12 @@ def kernels(
     if name not in SUITES:
         raise InputError(f"suite {name!r} is not known; known are {', '.join(SUITES)}.")
     chosen = SUITES[name]
-    cases = chosen.cases()
+    chosen_cases = cases(chosen)
     with console.err.status("Measuring this machine ..."):
         machine = measure_machine([format_name(str(chosen.dtype).removeprefix("torch."))], torch.device(where))
     with console.progress("cases") as progress:
-        task = progress.add_task("measuring", total=len(cases))
-        rows = measure_kernels(cases, where, machine, seed, lambda _: progress.advance(task))
+        task = progress.add_task("measuring", total=len(chosen_cases))
+        rows = measure_kernels(chosen_cases, where, machine, seed, lambda _: progress.advance(task))
     found = {"hardware": machine.as_dict(), "kernels": [row.as_dict() for row in rows]}
     if out is not None:
         write_whole(out, json.dumps(found, indent=1, allow_nan=False) + "\n")

@@ -120,9 +120,9 @@ def steps(
     histories: Annotated[str, typer.Option(help="Cached tokens before a chunk.")] = listed("histories"),
     mixed_chunks: Annotated[str, typer.Option(help="Chunks beside a decode batch.")] = listed("mixed_chunks"),
     packs: Annotated[str, typer.Option(help="Sequences that share a chunk, besides one.")] = listed("packs"),
-    skewed_batches: Annotated[
-        str, typer.Option(help="Sequences that decode at unequal contexts.")
-    ] = listed("skewed_batches"),
+    skewed_batches: Annotated[str, typer.Option(help="Sequences that decode at unequal contexts.")] = listed(
+        "skewed_batches"
+    ),
     max_decode_tokens: Annotated[
         int | None, typer.Option(help="Leave out decode points with more tokens in the cache.")
     ] = None,

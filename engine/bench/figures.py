@@ -25,7 +25,9 @@ def step_figures(steps: pd.DataFrame, label: str) -> dict[str, float]:
             found[f"decode_step_{label}_{batch}"] = _device_s(row)
             if not np.isnan(row["device_s"]):
                 found[f"host_work_{label}_{batch}"] = max(0.0, float(row["wall_s"] - row["device_s"]))
-    alone = steps[(steps["num_decode_seqs"] == 0) & (steps["num_prefill_seqs"] == 1) & (steps["prefill_kv_tokens"] == 0)]
+    alone = steps[
+        (steps["num_decode_seqs"] == 0) & (steps["num_prefill_seqs"] == 1) & (steps["prefill_kv_tokens"] == 0)
+    ]
     chunk = alone[alone["prefill_tokens"] == _TARGET_CHUNK]
     if len(chunk):
         found[f"prefill_{label}_{_TARGET_CHUNK}"] = _TARGET_CHUNK / _device_s(chunk.iloc[0])

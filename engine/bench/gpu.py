@@ -27,7 +27,7 @@ _QUERIES = {
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a GPU says of itself; `clocks` were read right after the matrix products, None where nvidia-smi is silent."""
+    """What a GPU says of itself; `clocks` are those after the matrix products, None where nvidia-smi is silent."""
 
     device_name: str
     memory_bytes: int

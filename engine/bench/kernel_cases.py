@@ -5,100 +5,27 @@ the work: the engine's public function (a Triton kernel on a GPU, its torch refe
 libraries are installed (rivals.py). `reference` computes the same in float32.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from engine.bench import rivals
+from engine.bench.kernel_sizes import Case, Heads, Inputs, Suite
 from engine.kernels.paged_decode import paged_decode
 from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.rms_norm import add_rms_norm
 from engine.kernels.silu_mul import silu_mul
 from roofline.step_time import chunk_attn_pairs
 
-Inputs = dict[str, Tensor]
-Do = Callable[[Inputs], Tensor]
 EPS = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One operation at one size; `target` names the figure of targets.json that it answers, and of what kind."""
-
-    operation: str
-    size: str
-    dtype: torch.dtype
-    memory_bytes: float
-    flops: float
-    make: Callable[[torch.device, torch.Generator], Inputs]
-    ours: Do
-    reference: Do
-    rivals: Mapping[str, Do] = field(default_factory=dict)
-    target: tuple[str, str] | None = None  # (key, bytes_per_s | flop_per_s | seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """Sizes of one layer's attention."""
-
-    query: int = 32
-    kv: int = 8
-    dim: int = 128
-    block_size: int = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """The sizes of one run: attention at (sequences, context) and (tokens, history), the others at rows of a model."""
-
-    dtype: torch.dtype
-    heads: Heads
-    decodes: tuple[tuple[int, int], ...]
-    prefills: tuple[tuple[int, int], ...]
-    rows: tuple[int, ...]
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    targets: Mapping[tuple[str, int, int], tuple[str, str]] = field(default_factory=dict)
-
-    def cases(self) -> list[Case]:
-        """All of them, attention first: it is what the targets are about."""
-        decodes = [decode_case(self, *sizes) for sizes in self.decodes]
-        prefills = [prefill_case(self, *sizes) for sizes in self.prefills]
-        rowwise = [make(self, rows) for rows in self.rows for make in (norm_case, silu_case, write_case, sample_case)]
-        return [*decodes, *prefills, *rowwise]
-
-
-H200 = Suite(
-    dtype=torch.bfloat16,
-    heads=Heads(),
-    decodes=((256, 1024), (32, 1024), (1, 1024), (64, 1024), (128, 4096), (8, 16384), (1, 16384)),
-    prefills=((8192, 0), (2048, 0), (512, 0), (2048, 8192), (512, 16384)),
-    rows=(1, 64, 256, 8192),
-    hidden=4096,
-    intermediate=14336,
-    vocabulary=128256,
-    targets={
-        ("decode", 256, 1024): ("decode_attention_1gb", "bytes_per_s"),
-        ("decode", 32, 1024): ("decode_attention_32x1k", "seconds"),
-        ("decode", 1, 1024): ("decode_attention_1x1k", "seconds"),
-        ("prefill", 8192, 0): ("prefill_attention_8k", "flop_per_s"),
-    },
-)
-SMOKE = Suite(
-    dtype=torch.float32,
-    heads=Heads(query=9, kv=3, dim=64),
-    decodes=((4, 128), (1, 128)),
-    prefills=((64, 0), (64, 128)),
-    rows=(8,),
-    hidden=576,
-    intermediate=1536,
-    vocabulary=49152,
-)
-SUITES: Mapping[str, Suite] = {"h200": H200, "smoke": SMOKE}
+def cases(suite: Suite) -> list[Case]:
+    """All of a suite's, attention first: it is what the targets are about."""
+    decodes = [decode_case(suite, *sizes) for sizes in suite.decodes]
+    prefills = [prefill_case(suite, *sizes) for sizes in suite.prefills]
+    rowwise = [make(suite, rows) for rows in suite.rows for make in (norm_case, silu_case)]
+    return [*decodes, *prefills, *rowwise]
 
 
 def decode_case(suite: Suite, sequences: int, context: int) -> Case:
@@ -159,7 +86,9 @@ def norm_case(suite: Suite, rows: int) -> Case:
         flops=5 * rows * n,
         make=make,
         ours=lambda x: add_rms_norm(x["x"], x["residual"], x["weight"], EPS),
-        reference=lambda x: plain({name: value.float() for name, value in x.items()} | {"residual": x["before"].float()}),
+        reference=lambda x: plain(
+            {name: value.float() for name, value in x.items()} | {"residual": x["before"].float()}
+        ),
         rivals={"torch": plain, **rivals.norm(EPS)},
     )
 
@@ -233,7 +162,10 @@ def _dense_attention(x: Inputs, heads: Heads) -> Tensor:
 
 
 def _widened(x: Inputs) -> Inputs:
-    return {name: value.float() if value.is_floating_point() else value for name, value in x.items()}
+    return {
+        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in x.items()
+    }
 
 
 def _normal(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, draws: torch.Generator) -> Tensor:

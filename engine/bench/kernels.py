@@ -5,13 +5,13 @@ as keep the cache from answering. A rival that fails says why and the rest goes 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from engine.bench.kernel_cases import Case, Do, Inputs
+from engine.bench.kernel_sizes import Case, Do, Inputs
 from engine.bench.machine import Machine
 from engine.bench.timing import Timing, cache_bytes, input_sets, time_calls
 from roofline.formats import format_name
@@ -75,29 +75,45 @@ def figures(cases: Sequence[Case], rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _measure(case: Case, device: torch.device, machine: Machine, draws: torch.Generator) -> list[Row]:
+    """Results are checked before anything is timed: what works in place changes its inputs while it is."""
     implementations: dict[str, Do] = {OURS: case.ours, **case.rivals}
     sets = [case.make(device, draws) for _ in range(input_sets(case.memory_bytes, cache_bytes(device)))]
-    rows = []
+    rows = {
+        name: _guarded(case, name, device, lambda name=name, do=do: _checked(case, name, do, sets[0]))
+        for name, do in implementations.items()
+    }
     for name, do in implementations.items():
-        try:
-            rows.append(_row(case, name, do, sets, machine))
-        except Exception as error:  # another library's, of any kind: the table says it and goes on
-            if device.type == "cuda":
-                torch.cuda.synchronize()  # raises where the device itself is lost: then nothing more can be measured
-            rows.append(_empty_row(case, name, f"{type(error).__name__}: {_first_line(error)}"))
-    return rows
+        if rows[name].failure is None:
+            checked = rows[name]
+            rows[name] = _guarded(case, name, device, lambda do=do, row=checked: _timed(case, row, do, sets, machine))
+    return list(rows.values())
 
 
-def _row(case: Case, name: str, do: Do, sets: list[Inputs], machine: Machine) -> Row:
-    fresh = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in sets[0].items()}
+def _guarded(case: Case, name: str, device: torch.device, make: Callable[[], Row]) -> Row:
+    """The row, or why there is none: another library may fail in any way."""
+    try:
+        return make()
+    except Exception as error:
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # raises where the device itself is lost: then nothing more can be measured
+        return _empty_row(case, name, failure=f"{type(error).__name__}: {_first_line(error)}")
+
+
+def _checked(case: Case, name: str, do: Do, inputs: Inputs) -> Row:
+    fresh = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
     with torch.inference_mode():
-        error = _relative_error(do(fresh), case.reference(sets[0]))
-    if not error <= _LARGEST_ERROR[case.dtype]:
-        return _empty_row(case, name, f"wrong result: relative error {error:.2g} against float32", error)
+        error = _relative_error(do(fresh), case.reference(inputs))
+    if error <= _LARGEST_ERROR[case.dtype]:
+        return _empty_row(case, name, error=error)
+    told = error if error < float("inf") else None  # NaN and infinity are no JSON
+    return _empty_row(case, name, error=told, failure=f"wrong result: relative error {error:.2g} against float32")
+
+
+def _timed(case: Case, checked: Row, do: Do, sets: list[Inputs], machine: Machine) -> Row:
     timing: Timing = time_calls([lambda x=x: do(x) for x in sets], _device_of(sets))
     done = WorkDone(case.memory_bytes, case.flops, timing.seconds)
-    return Row(
-        *(case.operation, case.size, _name(case.dtype), name, error),
+    return replace(
+        checked,
         seconds=timing.seconds,
         spread=timing.spread,
         graph=timing.graph,
@@ -118,9 +134,8 @@ def _relative_error(out: torch.Tensor, expected: torch.Tensor) -> float:
     return float(difference.norm() / expected.float().norm())
 
 
-def _empty_row(case: Case, name: str, failure: str, error: float | None = None) -> Row:
-    finite = error if error is not None and error < float("inf") else None  # NaN and infinity are no JSON
-    return Row(case.operation, case.size, _name(case.dtype), name, finite, failure=failure)
+def _empty_row(case: Case, name: str, error: float | None = None, failure: str | None = None) -> Row:
+    return Row(case.operation, case.size, _name(case.dtype), name, error, failure=failure)
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -143,7 +158,7 @@ def kernels_table(rows: Sequence[Row]) -> Table:
         if row.seconds is None or row.bytes_per_s is None or row.flop_per_s is None or row.fraction is None:
             table.add_row(*head, "-", "-", "-", row.failure or "")
             continue
-        marks = "" if row.graph in (None, True) else " (no graph)"
+        marks = " (no graph)" if row.graph is False else ""
         rates = (f"{row.bytes_per_s / 1e9:,.1f}", f"{row.flop_per_s / 1e12:,.2f}", f"{row.fraction:.0%}")
         table.add_row(*head, f"{row.seconds * 1e6:,.1f}{marks}", *rates, f"{row.error:.1g}")
     return table

@@ -89,9 +89,7 @@ class LatencyPlan:
     def workload(self, iteration: int, start_s: float) -> Workload:
         """The batch of one iteration, sent at `start_s`."""
         count = self.batch
-        requests = requests_of(
-            np.full(count, start_s), np.full(count, self.input_len), np.full(count, self.output_len)
-        )
+        requests = requests_of(np.full(count, start_s), np.full(count, self.input_len), np.full(count, self.output_len))
         return Workload(requests, description={"kind": "latency", "iteration": iteration})
 
     def description(self) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Inputs = dict[str, Any]
-Do = Callable[[Inputs], Tensor]
+from engine.bench.kernel_sizes import Do, Inputs
+
 _WORKSPACE_BYTES = 256 << 20  # what FlashInfer's wrappers ask for
 
 
@@ -105,9 +105,7 @@ def _flashinfer_plan(x: Inputs) -> Any:
     indptr = torch.arange(len(tables) + 1, dtype=torch.int32, device=q.device) * tables.shape[1]
     heads, kv_heads, dim = q.shape[1], x["k_cache"].shape[2], q.shape[2]
     last = (x["ends"] - 1) % size + 1
-    wrapper.plan(
-        indptr, tables.flatten(), last, heads, kv_heads, dim, size, q_data_type=q.dtype, kv_data_type=q.dtype
-    )
+    wrapper.plan(indptr, tables.flatten(), last, heads, kv_heads, dim, size, q_data_type=q.dtype, kv_data_type=q.dtype)
     return wrapper
 
 

@@ -1,7 +1,7 @@
 """The stages of a campaign, each from its plan to traces and figures; one process runs one of them.
 
-`python -m engine.bench.stages PRESET STAGE FOLDER SEED` is what a campaign starts. SIGINT says that the time is up: what
-was measured until then stays, and the stage is reported as partial.
+`python -m engine.bench.stages PRESET STAGE FOLDER SEED` is what a campaign starts. SIGINT says that the time is up:
+what was measured until then stays, and the stage is reported as partial.
 """
 
 import gc
@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import torch
 from engine.bench import serve, steps
 from engine.bench.attainment import Shares, shares
 from engine.bench.figures import capacity_per_s, step_figures, utilisation_figures
-from engine.bench.kernel_cases import SUITES
+from engine.bench.kernel_cases import cases
+from engine.bench.kernel_sizes import SUITES
 from engine.bench.kernels import Row, figures, kernels_table, measure_kernels
 from engine.bench.machine import Machine, measure_machine
 from engine.bench.meta import served_model, weight_dtype
@@ -37,7 +37,7 @@ from roofline.errors import HeadroomError, ModelError
 from roofline.model_shape import ModelShape
 
 
-class TimeIsUp(Exception):
+class TimeUpError(Exception):
     """The stage was told to stop; what it measured is written."""
 
 
@@ -45,7 +45,7 @@ def run_stage(plan: Plan, report: StageReport, seed: int) -> None:
     """Run one stage and say how it ended; whatever fails is a sentence in its report, the traceback in its log."""
     try:
         _STAGES[type(plan)](plan, report, seed)
-    except (TimeIsUp, KeyboardInterrupt):
+    except (TimeUpError, KeyboardInterrupt):
         report.end(PARTIAL, "Its time was up: what is here was measured before.")
     except Exception as error:  # the boundary of a stage: the campaign goes on whatever it was
         traceback.print_exc()
@@ -61,14 +61,14 @@ def _kernels(plan: KernelsPlan, report: StageReport, seed: int) -> None:
     machine = measure_machine([plan.dtype], device)
     report.add_figures({"hardware": machine.as_dict()})
     report.say(f"{machine.name}: {machine_sentence(machine)}.")
-    cases, rows = SUITES[plan.suite].cases(), list[Row]()
+    chosen, rows = cases(SUITES[plan.suite]), list[Row]()
 
     def keep(found: list[Row]) -> None:
         rows.extend(found)
         report.add_table("kernels", [row.as_dict() for row in rows])
-        report.add_figures(figures(cases, rows))
+        report.add_figures(figures(chosen, rows))
 
-    measure_kernels(cases, device, machine, seed, keep)
+    measure_kernels(chosen, device, machine, seed, keep)
     console.out.print(kernels_table(rows))
     wrong = sorted({f"{row.operation} {row.size}" for row in rows if row.failure and row.implementation == "engine"})
     if wrong:
@@ -101,7 +101,7 @@ def _steps(plan: StepsPlan, report: StageReport, seed: int) -> None:
     report.add_figures({**found, **_used(f"steps_{plan.label}", share)})
     report.say(f"{len(trace.steps)} of {plan.grid.num_points} batch compositions measured.")
     if trace.meta["workload"]["interrupted"]:
-        raise TimeIsUp
+        raise TimeUpError
 
 
 def _serve_loads(plan: ServePlan, report: StageReport, seed: int) -> None:
@@ -147,14 +147,14 @@ def _workload(plan: ServePlan, rate: float, count: int | None, duration_s: float
 def _serve(
     llm: LLM, workload: Workload, machine: Machine, seed: int, how: tuple[str, float], report: StageReport
 ) -> Trace:
-    """Serve a workload; `how` is the trace's name and the temperature. Raises `TimeIsUp` after a partial trace."""
+    """Serve a workload; `how` is the trace's name and the temperature. Raises `TimeUpError` after a partial trace."""
     name, temperature = how
     served = serve.prepare(llm, workload, seed, temperature=temperature).run(machine, _nothing)
     report.add_trace(name, served.trace)
     share = shares(served.trace.steps, served_model(llm), machine)
     report.add_figures({name: summarize(served.trace), **_used(name, share)})
     if served.interrupted:
-        raise TimeIsUp
+        raise TimeUpError
     return served.trace
 
 

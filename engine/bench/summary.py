@@ -116,7 +116,9 @@ def roofline_sentences(share: Shares | None, machine: Machine) -> list[str]:
             f"MFU {vendor.mfu:.0%}."
         )
     if used.fraction > 1:
-        sentences.append("Above 100 %: the machine was busier while its ceilings were measured; measure on a quiet one.")
+        sentences.append(
+            "Above 100 %: the machine was busier while its ceilings were measured; measure on a quiet one."
+        )
     return sentences
 
 

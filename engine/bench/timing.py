@@ -24,12 +24,15 @@ _BUDGET_S = 0.2  # of one measurement, within those bounds
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Median seconds of one call; `spread` is the distance from the 10th to the 90th percentile over the median."""
+    """Median seconds of one call; `spread` is the distance from the 10th to the 90th percentile over the median.
+
+    `graph` says whether a GPU replayed a graph; None on a CPU, which has none.
+    """
 
     seconds: float
     spread: float
     rounds: int
-    graph: bool
+    graph: bool | None
 
 
 def input_sets(set_bytes: float, cache_bytes: int) -> int:
@@ -57,7 +60,7 @@ def _cpu(calls: Sequence[Call], budget_s: float) -> Timing:
 
     one_round()
     rounds = _num_rounds(one_round(), budget_s)
-    return _timing([one_round() for _ in range(rounds)], len(calls), graph=False)
+    return _timing([one_round() for _ in range(rounds)], len(calls), graph=None)
 
 
 def _cuda(calls: Sequence[Call], device: torch.device, budget_s: float) -> Timing:
@@ -105,6 +108,6 @@ def _num_rounds(round_s: float, budget_s: float) -> int:
     return int(np.clip(budget_s / max(round_s, 1e-9), least, most))
 
 
-def _timing(round_s: Sequence[float], num_calls: int, graph: bool) -> Timing:
+def _timing(round_s: Sequence[float], num_calls: int, graph: bool | None) -> Timing:
     low, median, high = np.percentile(np.asarray(round_s) / num_calls, (10, 50, 90))
     return Timing(float(median), float((high - low) / median), len(round_s), graph)
