@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engine.core.batch import Batch
@@ -88,6 +89,11 @@ class LLM:
     def has_work(self) -> bool:
         """True while a step would do something."""
         return self.scheduler.has_work or self._ahead is not None or self._flight is not None
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Number format of the KV cache."""
+        return self._runner.cache.keys[0].dtype
 
     @property
     def text_tokenizer(self) -> Tokenizer:

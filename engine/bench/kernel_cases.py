@@ -1,0 +1,172 @@
+"""What `engine bench kernels` runs: each of the engine's operations at the sizes that decide a model's speed.
+
+A case makes fresh random inputs, knows the fewest bytes and FLOPs its operation needs, and names everyone who can do
+the work: the engine's public function (a Triton kernel on a GPU, its torch reference on a CPU), torch's own, and what
+libraries are installed (rivals.py). `reference` computes the same in float32.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from engine.bench import rivals
+from engine.bench.kernel_sizes import Case, Heads, Inputs, Suite
+from engine.kernels.paged_decode import paged_decode
+from engine.kernels.paged_prefill import Chunks, paged_prefill
+from engine.kernels.rms_norm import add_rms_norm
+from engine.kernels.silu_mul import silu_mul
+from roofline.step_time import chunk_attn_pairs
+
+EPS = 1e-5
+
+
+def cases(suite: Suite) -> list[Case]:
+    """All of a suite's, attention first: it is what the targets are about."""
+    decodes = [decode_case(suite, *sizes) for sizes in suite.decodes]
+    prefills = [prefill_case(suite, *sizes) for sizes in suite.prefills]
+    rowwise = [make(suite, rows) for rows in suite.rows for make in (norm_case, silu_case)]
+    return [*decodes, *prefills, *rowwise]
+
+
+def decode_case(suite: Suite, sequences: int, context: int) -> Case:
+    """One query token of each sequence against its cached context, blocks scattered over the cache."""
+    heads, width = suite.heads, suite.dtype.itemsize
+    kv_bytes = 2 * sequences * context * heads.kv * heads.dim * width
+    q_bytes = sequences * heads.query * heads.dim * width
+    return Case(
+        operation="decode attention",
+        size=f"{sequences} x {context}",
+        dtype=suite.dtype,
+        memory_bytes=kv_bytes + 2 * q_bytes,
+        flops=4 * sequences * context * heads.query * heads.dim,
+        make=lambda device, draws: _paged(suite, [1] * sequences, [context - 1] * sequences, device, draws),
+        ours=lambda x: paged_decode(x["q"], x["k_cache"], x["v_cache"], x["tables"], x["ends"]),
+        reference=lambda x: _dense_attention(_widened(x), heads),
+        rivals={"torch SDPA, not paged": lambda x: _dense_attention(x, heads), **rivals.decode()},
+        target=suite.targets.get(("decode", sequences, context)),
+    )
+
+
+def prefill_case(suite: Suite, tokens: int, history: int) -> Case:
+    """A chunk of one sequence's query tokens against its history and itself, causally."""
+    heads, width = suite.heads, suite.dtype.itemsize
+    kv_bytes = 2 * (history + tokens) * heads.kv * heads.dim * width
+    return Case(
+        operation="prefill attention",
+        size=f"{tokens} on {history}",
+        dtype=suite.dtype,
+        memory_bytes=kv_bytes + 2 * tokens * heads.query * heads.dim * width,
+        flops=4 * chunk_attn_pairs(tokens, history) * heads.query * heads.dim,
+        make=lambda device, draws: _paged(suite, [tokens], [history], device, draws),
+        ours=lambda x: paged_prefill(
+            x["q"], x["k_cache"], x["v_cache"], Chunks(x["tables"], x["starts"], x["contexts"], tokens)
+        ),
+        reference=lambda x: _dense_attention(_widened(x), heads),
+        rivals={"torch SDPA, not paged": lambda x: _dense_attention(x, heads), **rivals.prefill(tokens, history)},
+        target=suite.targets.get(("prefill", tokens, history)),
+    )
+
+
+def norm_case(suite: Suite, rows: int) -> Case:
+    """Residual addition and RMSNorm: two inputs read, the sum and the normalised rows written."""
+    n = suite.hidden
+
+    def make(device: torch.device, draws: torch.Generator) -> Inputs:
+        x, residual, weight = (_normal(size, suite.dtype, device, draws) for size in ((rows, n), (rows, n), (n,)))
+        return {"x": x, "residual": residual, "weight": weight, "before": residual.clone()}
+
+    def plain(x: Inputs) -> Tensor:
+        return F.rms_norm(x["x"] + x["residual"], (n,), x["weight"], EPS)
+
+    return Case(
+        operation="residual + RMSNorm",
+        size=f"{rows} x {n}",
+        dtype=suite.dtype,
+        memory_bytes=4 * rows * n * suite.dtype.itemsize,
+        flops=5 * rows * n,
+        make=make,
+        ours=lambda x: add_rms_norm(x["x"], x["residual"], x["weight"], EPS),
+        reference=lambda x: plain(
+            {name: value.float() for name, value in x.items()} | {"residual": x["before"].float()}
+        ),
+        rivals={"torch": plain, **rivals.norm(EPS)},
+    )
+
+
+def silu_case(suite: Suite, rows: int) -> Case:
+    """SiLU of the gate times the up half: two halves read, one written."""
+    n = suite.intermediate
+
+    def plain(x: Inputs) -> Tensor:
+        gate, up = x["gate_up"].chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    return Case(
+        operation="SiLU x up",
+        size=f"{rows} x {n}",
+        dtype=suite.dtype,
+        memory_bytes=3 * rows * n * suite.dtype.itemsize,
+        flops=5 * rows * n,
+        make=lambda device, draws: {"gate_up": _normal((rows, 2 * n), suite.dtype, device, draws)},
+        ours=lambda x: silu_mul(x["gate_up"]),
+        reference=lambda x: plain({"gate_up": x["gate_up"].float()}),
+        rivals={"torch": plain, **rivals.silu()},
+    )
+
+
+def _paged(
+    suite: Suite, queries: list[int], contexts: list[int], device: torch.device, draws: torch.Generator
+) -> Inputs:
+    """Query tokens of several sequences after `contexts` cached ones, their own keys and values in the cache already.
+
+    Every sequence has one shape here, so the dense copy of its keys and values is one tensor; block 0 is nobody's.
+    """
+    heads, size, count = suite.heads, suite.heads.block_size, len(queries)
+    length = contexts[0] + queries[0]
+    blocks = -(-length // size)
+    order = torch.randperm(count * blocks, generator=draws, device=device) + 1
+    tables = order.view(count, blocks)
+    cache = (1 + count * blocks, size, heads.kv, heads.dim)
+    k_cache, v_cache = (_normal(cache, suite.dtype, device, draws) for _ in range(2))
+    starts = torch.arange(count + 1, dtype=torch.int32, device=device) * queries[0]
+    cached = torch.tensor(contexts, dtype=torch.int32, device=device)
+    return {
+        "q": _normal((sum(queries), heads.query, heads.dim), suite.dtype, device, draws),
+        "k_cache": k_cache,
+        "v_cache": v_cache,
+        "tables": tables.to(torch.int32),
+        "starts": starts,
+        "contexts": cached,
+        "ends": cached + queries[0],
+        **{f"dense_{name}": _gathered(c, tables, length) for name, c in (("k", k_cache), ("v", v_cache))},
+    }
+
+
+def _gathered(cache: Tensor, tables: Tensor, length: int) -> Tensor:
+    """The same keys or values as one block a sequence: [sequences, kv_heads, length, dim], contiguous."""
+    count = len(tables)
+    return cache[tables.flatten()].view(count, -1, *cache.shape[2:])[:, :length].transpose(1, 2).contiguous()
+
+
+def _dense_attention(x: Inputs, heads: Heads) -> Tensor:
+    """torch's attention on the dense copies: causal, the queries being the last tokens of each sequence."""
+    k, v = x["dense_k"], x["dense_v"]
+    q = x["q"].view(len(k), -1, heads.query, heads.dim).transpose(1, 2)
+    tokens, length = q.shape[2], k.shape[2]
+    mask = None
+    if 1 < tokens < length:
+        places = torch.arange(length, device=q.device)
+        mask = places <= places[length - tokens :, None]
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=tokens == length > 1, enable_gqa=True)
+    return out.transpose(1, 2).reshape(x["q"].shape)
+
+
+def _widened(x: Inputs) -> Inputs:
+    return {
+        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in x.items()
+    }
+
+
+def _normal(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, draws: torch.Generator) -> Tensor:
+    return torch.empty(size, dtype=dtype, device=device).normal_(generator=draws)
