@@ -67,7 +67,7 @@ def _shape_in(meta: Mapping[str, Any]) -> ModelShape | None:
         known = {f.name for f in fields(ModelShape)} - {"rope_scaling"}  # which moves no FLOP and no byte
         values = {key: value for key, value in {"name": told.get("name", ""), **told_shape}.items() if key in known}
         try:
-            return ModelShape(**values)
+            return ModelShape.from_dict(values)
         except TypeError:  # the shape is not there in full: the name may say more
             pass
     name = identity(meta)["model"]

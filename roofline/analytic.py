@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from roofline.errors import InputError
-from roofline.formats import bytes_per_element, format_name
+from roofline.formats import activation_format, bytes_per_element
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
 from roofline.parallelism import TensorSplit
@@ -198,12 +198,6 @@ def _link_costs(model: AnalyticStepTime, activation_bytes: float) -> tuple[float
         1 / (hardware.link_bytes_per_s * model.efficiency.link),
         all_reduces * model.efficiency.collective_s,
     )
-
-
-def activation_format(weight_dtype: str) -> str:
-    """The format between the layers: fp32 or fp16 where the weights are, bf16 beside every narrower weight."""
-    name = format_name(weight_dtype)
-    return name if name in ("fp32", "fp16") else "bf16"
 
 
 def _linear(c: _Costs, work: BatchWork) -> tuple[float, float]:

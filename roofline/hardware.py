@@ -25,7 +25,12 @@ _COMPUTES_IN = {
     "fp8": ("fp8", "bf16", "fp32"),
     "int8": ("int8", "bf16", "fp32"),
     "int4": ("bf16", "fp32"),
+    "int4-g128": ("bf16", "fp32"),
+    "int4-g64": ("bf16", "fp32"),
+    "int4-g32": ("bf16", "fp32"),
     "fp4": ("fp4", "bf16", "fp32"),
+    "nvfp4": ("fp4", "bf16", "fp32"),
+    "mxfp4": ("fp4", "bf16", "fp32"),
 }
 
 
