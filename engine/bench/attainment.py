@@ -11,8 +11,8 @@ from roofline.hardware import Efficiency
 from roofline.model_shape import ModelShape
 from roofline.step_time import BatchWork
 
-# Every ceiling reached in full and no fixed cost: the bound itself.
-_IDEAL = Efficiency(memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0)
+# The bound itself.
+_IDEAL = Efficiency.ideal()
 _WORK = tuple(field.name for field in fields(BatchWork))
 
 
