@@ -31,6 +31,8 @@ _COMPUTES_IN = {
     "fp4": ("fp4", "bf16", "fp32"),
     "nvfp4": ("fp4", "bf16", "fp32"),
     "mxfp4": ("fp4", "bf16", "fp32"),
+    "nf4": ("bf16", "fp32"),
+    "nf4-double": ("bf16", "fp32"),
 }
 
 
