@@ -2,7 +2,8 @@
 
 Every other module names a format by its short name here (`bf16`) and asks this one for bytes. A format with scales
 counts them: `int4-g128` shares a 16-bit scale and a 4-bit zero point among 128 weights, `mxfp4` an 8-bit exponent among
-32, `nvfp4` an 8-bit scale among 16.
+32, `nvfp4` an 8-bit scale among 16, `nf4` a 32-bit scale among 64, which `nf4-double` stores in 8 bits with a 32-bit
+scale among 256 of them.
 """
 
 from roofline.errors import InputError
@@ -20,6 +21,8 @@ BYTES_PER_ELEMENT: dict[str, float] = {
     "fp4": 0.5,
     "nvfp4": (4 + 8 / 16) / 8,
     "mxfp4": (4 + 8 / 32) / 8,
+    "nf4": (4 + 32 / 64) / 8,
+    "nf4-double": (4 + 8 / 64 + 32 / 64 / 256) / 8,
 }
 
 _OTHER_SPELLINGS = {

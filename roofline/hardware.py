@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from roofline.catalogue_data import Row, shipped_rows, user_rows
+from roofline.catalogue_data import Row, row_object, shipped_rows, user_rows
 from roofline.errors import InputError
 from roofline.formats import format_name
 
@@ -31,6 +31,8 @@ _COMPUTES_IN = {
     "fp4": ("fp4", "bf16", "fp32"),
     "nvfp4": ("fp4", "bf16", "fp32"),
     "mxfp4": ("fp4", "bf16", "fp32"),
+    "nf4": ("bf16", "fp32"),
+    "nf4-double": ("bf16", "fp32"),
 }
 
 
@@ -89,27 +91,16 @@ class HardwareSpec:
     @classmethod
     def from_row(cls, row: Row) -> Self:
         """A catalogue row, shipped or the user's; raises `InputError` for a missing or unknown field."""
-        fields: dict[str, Any] = {key: value for key, value in row.items() if key != "aliases"}
-        missing = _REQUIRED_FIELDS - fields.keys()
-        unknown = fields.keys() - set(cls.__dataclass_fields__)
-        if missing or unknown:
-            raise InputError(
-                f"accelerator row {row.get('name')!r} "
-                + " and ".join(
-                    f"{what} {', '.join(sorted(names))}"
-                    for what, names in (("lacks", missing), ("has unknown fields", unknown))
-                    if names
-                )
-                + "; its schema is that of roofline/catalogue/accelerators.json."
-            )
-        rates = fields["dense_flops_per_s"]
+        told = {key: value for key, value in row.items() if key != "aliases"}
+        rates = told.get("dense_flops_per_s", {})
         if not isinstance(rates, dict):
             raise InputError(
-                f"accelerator row {row['name']!r} has dense_flops_per_s = {rates!r}; "
+                f"accelerators row {row.get('name')!r} has dense_flops_per_s = {rates!r}; "
                 'give the rate by number format, as {"bf16": 989e12}.'
             )
-        fields["dense_flops_per_s"] = {format_name(key): rate for key, rate in rates.items()}
-        return cls(**fields)
+        if rates:
+            told["dense_flops_per_s"] = {format_name(key): rate for key, rate in rates.items()}
+        return row_object(cls, told, "accelerators")
 
     def compute_format(self, dtype: str) -> str:
         """The format that operands stored as `dtype` are multiplied in here.
@@ -131,10 +122,6 @@ class HardwareSpec:
     def ridge_flop_per_byte(self, dtype: str = "bf16") -> float:
         """Arithmetic intensity above which the compute roof binds, in FLOP per byte of memory traffic."""
         return self.flops_per_s(dtype) / self.memory_bytes_per_s
-
-
-_OPTIONAL_FIELDS = {"estimate", "link", "note"}
-_REQUIRED_FIELDS = set(HardwareSpec.__dataclass_fields__) - _OPTIONAL_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Parts of a model that only some architectures have: experts, latent attention, a checkpoint's own quantisation.
+"""Parts of a model that only some have: stretched positions, experts, latent attention, a checkpoint's own formats.
 
 `ModelShape` holds them where a model has them; each counts its own weights, given the width of the model around it.
 """
@@ -10,6 +10,21 @@ from roofline.errors import ModelError
 from roofline.formats import format_name
 
 MATRICES_PER_MLP = 3  # gate, up and down
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the context the model was trained on.
+
+    `kind` is Hugging Face's rope_type (llama3, linear, dynamic, yarn), or `tensor` where a GGUF file carries the
+    frequency divisors as the tensor `rope_freqs.weight` (then `factor` is 1 and says nothing).
+    """
+
+    kind: str
+    factor: float
+    original_max_position: int | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from typing import Any, Self
 from roofline.catalogue_data import shipped_rows
 from roofline.errors import ModelError
 from roofline.formats import bytes_per_element
-from roofline.model_config import RopeScaling, read_gguf_metadata, read_hf_config
-from roofline.model_parts import MATRICES_PER_MLP, MLA, MoE, Quantization
+from roofline.gguf_config import read_gguf_metadata
+from roofline.model_config import read_hf_config
+from roofline.model_parts import MATRICES_PER_MLP, MLA, MoE, Quantization, RopeScaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class ModelShape:
             raise ModelError(f"model {self.name!r} has {self.sliding_layers} sliding layers of {self.num_layers}.")
         if self.moe and self.moe.num_dense_layers >= self.num_layers:
             raise ModelError(f"model {self.name!r} has {self.moe.num_dense_layers} dense layers of {self.num_layers}.")
+        if self.quantization and self.quantization.scope == "experts" and not self.moe:
+            raise ModelError(f"model {self.name!r} has quantised experts, and no experts.")
         if self.mla and self.head_dim != self.mla.qk_head_dim:
             raise ModelError(
                 f"model {self.name!r} has head_dim {self.head_dim}, and its latent attention {self.mla.qk_head_dim}."
