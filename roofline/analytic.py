@@ -1,7 +1,7 @@
 """Step time from arithmetic alone: the better of two roofs for every operator of a pass, plus fixed costs.
 
-For every operator, T_math = FLOPs / reachable FLOP/s and T_mem = bytes / reachable bytes/s; it takes the larger, because
-an accelerator overlaps the two, and the operators follow one another. Launches, starts of work items and collectives
+For every operator, T_math = FLOPs / reachable FLOP/s and T_mem = bytes / reachable bytes/s; it takes the larger, as an
+accelerator overlaps the two, and the operators follow one another. Launches, starts of work items and collectives
 come on top. It needs no measurement, and it is the prior that calibration scales. All FLOPs and bytes are those of one
 rank.
 """
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from roofline.breakdown import Breakdown, Term
-from roofline.communication import all_reduce_s, all_to_all_s, link_of, send_s, sent_by_all_reduce
+from roofline.communication import Group, all_reduce_s, all_to_all_s, group_of, send_s, sent_by_all_reduce
 from roofline.formats import activation_format
-from roofline.forward_pass import Execution, ForwardPass, forward_pass
+from roofline.forward_pass import USUAL, Execution, ForwardPass, forward_pass
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
+from roofline.nodes import Node
 from roofline.operators import Attention, Experts, Linear, Number
 from roofline.parallelism import ALONE, Parallelism
 from roofline.step_time import BatchWork, FloatArray
@@ -36,6 +37,15 @@ class _Rates:
 
 
 @dataclass(frozen=True, slots=True)
+class _Groups:
+    """Who communicates with whom in a replica of several accelerators."""
+
+    tensor: Group
+    expert: Group
+    replica: Group
+
+
+@dataclass(frozen=True, slots=True)
 class AnalyticStepTime:
     """A `StepTimeModel` of one replica, from datasheet figures and efficiency priors.
 
@@ -47,6 +57,8 @@ class AnalyticStepTime:
 
     Raises `InputError` where a degree does not divide the model, or where the accelerator has no link or no rate for
     the format.
+
+    `node` says how the accelerators stand together; None: as the catalogue says of this accelerator.
     """
 
     shape: ModelShape
@@ -55,9 +67,11 @@ class AnalyticStepTime:
     weight_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     parallelism: Parallelism = ALONE
-    execution: Execution = Execution()
+    execution: Execution = USUAL
+    node: Node | None = None
     forward: ForwardPass = field(init=False, repr=False, compare=False)
     _rates: _Rates = field(init=False, repr=False, compare=False)
+    _groups: _Groups | None = field(init=False, repr=False, compare=False)
     _tables: dict[str, list[float]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,9 +79,8 @@ class AnalyticStepTime:
         forward = forward_pass(self.shape, self.weight_dtype, self.kv_dtype, self.parallelism, self.execution)
         object.__setattr__(self, "forward", forward)
         object.__setattr__(self, "_rates", _rates_of(self))
+        object.__setattr__(self, "_groups", _groups_of(self))
         object.__setattr__(self, "_tables", {"tokens": [], "rows": []})
-        if self.parallelism.accelerators > 1:
-            link_of(self.hardware, self.efficiency)
         for operator in (*forward.token_operators, *forward.row_operators):
             self.hardware.flops_per_s(operator.dtype)
 
@@ -182,7 +195,7 @@ class AnalyticStepTime:
         return total
 
     def _decode_seconds(self, work: BatchWork, kv_tokens: Number, kv_max: Number) -> Number:
-        rates, total = self._rates, 0.0
+        rates, total = self._rates, kv_tokens * 0.0
         for attention in self.forward.attention:
             flops, moved = attention.decode(work, kv_tokens, kv_max)
             math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
@@ -191,7 +204,7 @@ class AnalyticStepTime:
         return total
 
     def _attention_terms(self, work: BatchWork) -> list[Term]:
-        rates, terms = self._rates, []
+        terms: list[Term] = []
         for attention in self.forward.attention:
             suffix = "" if len(self.forward.attention) == 1 else (", window" if attention.window else ", full")
             decode = attention.decode(work, float(work.decode_kv_tokens), float(work.decode_kv_max))
@@ -212,17 +225,25 @@ class AnalyticStepTime:
 
     def _communication(self, tokens: Number) -> tuple[Number, Number]:
         """Bytes that one rank sends, and seconds of all collectives."""
-        split, forward = self.parallelism, self.forward
-        if split.accelerators == 1:
+        groups, forward = self._groups, self.forward
+        if groups is None:
             return tokens * 0.0, tokens * 0.0
-        link = link_of(self.hardware, self.efficiency)
         reduced, exchanged = tokens * forward.message_bytes_per_token, tokens * forward.expert_message_bytes_per_token
-        seconds = forward.all_reduces * all_reduce_s(reduced, split.tensor, link)
-        seconds = seconds + forward.all_to_alls * all_to_all_s(exchanged, split.expert_group, link)
-        sent = forward.all_reduces * sent_by_all_reduce(reduced, split.tensor) + forward.all_to_alls * exchanged
-        if split.pipeline > 1:
-            seconds, sent = seconds + send_s(reduced / split.tensor, link), sent + reduced / split.tensor
+        seconds = forward.all_reduces * all_reduce_s(reduced, groups.tensor)
+        seconds = seconds + forward.all_to_alls * all_to_all_s(exchanged, groups.expert)
+        sent = forward.all_reduces * sent_by_all_reduce(reduced, groups.tensor.ranks) + forward.all_to_alls * exchanged
+        if self.parallelism.pipeline > 1:
+            handed = reduced / groups.tensor.ranks
+            seconds, sent = seconds + send_s(handed, groups.replica.outermost), sent + handed
         return sent, seconds
+
+
+def _groups_of(model: AnalyticStepTime) -> _Groups | None:
+    split = model.parallelism
+    if split.accelerators == 1:
+        return None
+    sizes = (split.tensor, split.expert_group, split.accelerators)
+    return _Groups(*(group_of(model.hardware, model.efficiency, ranks, model.node) for ranks in sizes))
 
 
 def _rates_of(model: AnalyticStepTime) -> _Rates:

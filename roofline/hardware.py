@@ -136,7 +136,7 @@ class Efficiency:
     other_memory_bytes: float = 3.5e9  # context, activations, graphs and communication buffers
     attention_item_s: float = 23e-9  # start and end of a KV head of a sequence, or of 128 query rows, in attention
     tile_rows: int = 16  # a matrix product computes whole tiles of rows; kernels for few rows use the smallest
-    host_launch_s: float = 8e-6  # of the host for one kernel, where no graph launches them all
+    host_launch_s: float = 20e-6  # of the host for one operator, where no graph launches them all
 
     def __post_init__(self) -> None:
         """Refuse fractions outside (0, 1] and negative costs."""

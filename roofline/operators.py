@@ -1,11 +1,12 @@
 """What each kind of operation computes and moves: FLOPs and bytes from sizes, for one rank, a number or arrays alike.
 
-A matrix product of m rows counts 2 m k n FLOPs and moves its input, its weights and its output once. Attention counts by
-query-key pairs and moves the keys and values it reads, once for all heads that share them. Useful work only: what
+A matrix product of m rows counts 2 m k n FLOPs and moves its input, its weights and its output once. Attention counts
+by query-key pairs and moves the keys and values it reads, once for all heads that share them. Useful work only: what
 padding to tiles, launches and starts of work items cost is the step time's business.
 """
 
 from dataclasses import dataclass
+from math import log
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -88,8 +89,9 @@ class Experts:
         """
         ranks = self.total / self.held
         mean = tokens * self.chosen / ranks
-        busiest = self.imbalance * mean + np.sqrt(2 * np.log(ranks) * mean)
-        return np.minimum(busiest, tokens * min(self.chosen, self.held))
+        busiest = self.imbalance * mean + (2 * log(ranks) * mean) ** 0.5
+        smaller: Number = np.minimum(busiest, tokens * min(self.chosen, self.held))
+        return smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def gemm(name: str, calls: int, k: int, n: int, element_bytes: tuple[float, floa
 
 
 def mla_flops_per_pair(mla: MLA, num_heads: int) -> tuple[float, float]:
-    """Of decode, in the compressed space (scores over latent and rotary parts, values over the latent one), and prefill.
+    """Of decode, in the compressed space (scores over latent and rotary part, values over the latent), and of prefill.
 
     A prefill expands keys and values first, which makes its pairs cheaper: DeepSeek-V2, section 2.1.
     """

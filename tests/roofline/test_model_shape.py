@@ -208,7 +208,9 @@ def test_ranks_hold_what_the_model_has(name):
     assert RankShare(shape, Parallelism(1)).kv_bytes_per_token("bf16") == shape.kv_bytes_per_token("bf16")
     for degree in degrees(shape, limit=shape.num_kv_heads):
         if shape.num_kv_heads % degree == 0:
-            assert RankShare(shape, Parallelism(degree)).layer_linear_parameters * degree == shape.layer_linear_parameters
+            assert (
+                RankShare(shape, Parallelism(degree)).layer_linear_parameters * degree == shape.layer_linear_parameters
+            )
 
 
 def test_hugging_face_llama_equals_the_catalogue():
