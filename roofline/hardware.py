@@ -132,17 +132,30 @@ class Efficiency:
     compute: float = 0.4  # of dense FLOP/s (MFU) in large matrix products and prefill attention
     link: float = 0.7  # of link bandwidth in a large all-reduce
     kernel_s: float = 3e-6  # launch and drain of one kernel
-    collective_s: float = 10e-6  # latency of one all-reduce, whatever its size
+    collective_s: float = 5e-6  # one synchronisation of the ranks: an all-reduce has one or two
     other_memory_bytes: float = 3.5e9  # context, activations, graphs and communication buffers
+    attention_item_s: float = 23e-9  # start and end of a KV head of a sequence, or of 128 query rows, in attention
+    tile_rows: int = 16  # a matrix product computes whole tiles of rows; kernels for few rows use the smallest
+    host_launch_s: float = 8e-6  # of the host for one kernel, where no graph launches them all
 
     def __post_init__(self) -> None:
         """Refuse fractions outside (0, 1] and negative costs."""
         for name in ("memory", "compute", "link"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be above 0 and at most 1.")
-        for name in ("kernel_s", "collective_s", "other_memory_bytes"):
+        for name in ("kernel_s", "collective_s", "other_memory_bytes", "attention_item_s", "host_launch_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must not be negative.")
+        if self.tile_rows < 1:
+            raise InputError(f"efficiency tile_rows is {self.tile_rows}; it must be at least 1.")
+
+    @classmethod
+    def ideal(cls) -> Self:
+        """Every peak reached in full and no fixed cost: the roof itself."""
+        return cls(
+            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0,
+            attention_item_s=0.0, tile_rows=1, host_launch_s=0.0,
+        )  # fmt: skip
 
     @classmethod
     def prior(cls, hardware: HardwareSpec) -> Self:
@@ -151,7 +164,9 @@ class Efficiency:
         A CPU's peaks are measured already, so the fractions are higher; its "kernel" is an eager operator call.
         """
         if hardware.kind == "cpu":
-            return cls(memory=0.8, compute=0.7, kernel_s=5e-6, other_memory_bytes=0.5e9)
+            return cls(
+                memory=0.8, compute=0.7, kernel_s=5e-6, other_memory_bytes=0.5e9, attention_item_s=0.0, tile_rows=1
+            )
         return cls(compute=_PREFILL_MFU.get(hardware.name, 0.4))
 
 

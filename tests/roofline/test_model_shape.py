@@ -11,7 +11,7 @@ from roofline.formats import BYTES_PER_ELEMENT, bytes_per_element, format_name
 from roofline.model_config import hf_dtype
 from roofline.model_parts import RopeScaling
 from roofline.model_shape import ModelShape, catalogue_names
-from roofline.parallelism import TensorSplit, degrees
+from roofline.parallelism import Parallelism, RankShare, degrees
 
 LLAMA_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -199,16 +199,6 @@ def test_parts_of_a_model_sum_to_its_parameters(name):
     assert (shape.active_parameters == shape.num_parameters) == (shape.moe is None)
     assert shape.num_parameters == shape.non_embedding_parameters + shape.embedding_parameters
     assert shape.weight_bytes("bf16") == 2 * shape.num_parameters
-
-
-@pytest.mark.parametrize("name", catalogue_names())
-def test_ranks_hold_what_the_model_has(name):
-    shape = ModelShape.from_catalogue(name)
-    assert TensorSplit(shape, 1).num_parameters == shape.num_parameters
-    assert TensorSplit(shape, 1).kv_bytes_per_token("bf16") == shape.kv_bytes_per_token("bf16")
-    for degree in degrees(shape, limit=shape.num_kv_heads):
-        if shape.num_kv_heads % degree == 0:
-            assert TensorSplit(shape, degree).layer_linear_parameters * degree == shape.layer_linear_parameters
 
 
 def test_hugging_face_llama_equals_the_catalogue():
