@@ -10,8 +10,8 @@ from rich.table import Table
 
 from roofline import console
 from roofline.analytic import AnalyticStepTime
-from roofline.breakdown import Breakdown
 from roofline.batch_text import parse_batch
+from roofline.breakdown import Breakdown
 from roofline.formats import BYTES_PER_ELEMENT, format_name
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import MemoryLayout, MemoryPlan, fitting_plan
@@ -158,7 +158,7 @@ def _step_json(estimate: AnalyticStepTime, work: BatchWork, parts: Breakdown) ->
         "kv_dtype": estimate.kv_dtype,
         "provenance": "analytic",
         "efficiency": asdict(estimate.efficiency),
-        "work": asdict(work),
+        "work": work._asdict(),
         "seconds": parts.seconds,
         "bound": parts.bound,
         "flops_per_accelerator": parts.flops,

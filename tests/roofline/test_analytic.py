@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -166,7 +164,7 @@ def test_matrix_products_turn_compute_bound_near_the_ridge():
 
 def test_prefill_hides_the_weight_read():
     """Adding a decode to a compute-bound prefill costs a tile of rows and its cache, not another pass over weights."""
-    both = replace(prefill(2047), num_decode_seqs=1, decode_tokens=1, decode_kv_tokens=128, decode_kv_max=128)
+    both = prefill(2047)._replace(num_decode_seqs=1, decode_tokens=1, decode_kv_tokens=128, decode_kv_max=128)
     extra = analytic().seconds(both) - analytic().seconds(prefill(2047))
     assert 0 < extra < 0.02 * analytic().seconds(DECODE_ONE)
 

@@ -201,18 +201,6 @@ def test_parts_of_a_model_sum_to_its_parameters(name):
     assert shape.weight_bytes("bf16") == 2 * shape.num_parameters
 
 
-@pytest.mark.parametrize("name", catalogue_names())
-def test_ranks_hold_what_the_model_has(name):
-    shape = ModelShape.from_catalogue(name)
-    assert RankShare(shape, Parallelism(1)).num_parameters == shape.num_parameters
-    assert RankShare(shape, Parallelism(1)).kv_bytes_per_token("bf16") == shape.kv_bytes_per_token("bf16")
-    for degree in degrees(shape, limit=shape.num_kv_heads):
-        if shape.num_kv_heads % degree == 0:
-            assert (
-                RankShare(shape, Parallelism(degree)).layer_linear_parameters * degree == shape.layer_linear_parameters
-            )
-
-
 def test_hugging_face_llama_equals_the_catalogue():
     assert ModelShape.from_hf_config(LLAMA_CONFIG, name="llama-3.1-8b") == ModelShape.from_catalogue("llama-3.1-8b")
 
