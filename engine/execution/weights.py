@@ -28,8 +28,16 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | str = "cpu") -> LlamaWeights:
-    """A checkpoint's weights; raises `ModelError` for a missing tensor or one of the wrong size."""
+    """A checkpoint's weights; raises `ModelError` for a missing tensor or one of the wrong size.
+
+    Quantised checkpoints are refused as well: their integers without their scales would load as nonsense.
+    """
     sizes = tensor_sizes(checkpoint.shape)
+    if checkpoint.shape.quantization:
+        raise ModelError(
+            f"{checkpoint.path} is stored in {checkpoint.shape.quantization.weight_format}, which the engine does not "
+            "read; give the checkpoint in bf16 or fp16, or a GGUF file."
+        )
 
     def source(name: str) -> Tensor:
         tensor = checkpoint.tensor(name)
@@ -59,7 +67,15 @@ def random_weights(
 
 
 def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a model under its Hugging Face name, with its size."""
+    """Every tensor of a model under its Hugging Face name, with its size.
+
+    Raises `ModelError` for a model that the layers of `Llama` do not compute.
+    """
+    if unsupported := _unsupported(shape):
+        raise ModelError(
+            f"model {shape.name!r} has {', '.join(unsupported)}, which the engine does not compute; the roofline and "
+            "the simulator know it. Serve a dense full-attention model (Llama, Qwen2, Qwen3, SmolLM2)."
+        )
     sizes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, shape.hidden_size)}
     for layer in range(shape.num_layers):
         sizes |= {f"model.layers.{layer}.{name}": size for name, size in _layer_sizes(shape).items()}
@@ -67,6 +83,20 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     if not shape.tie_embeddings:
         sizes["lm_head.weight"] = (shape.vocab_size, shape.hidden_size)
     return sizes
+
+
+def _unsupported(shape: ModelShape) -> list[str]:
+    """What of a shape is more than RMSNorm, grouped-query attention over the whole context, and a dense SwiGLU."""
+    traits = {
+        "experts": shape.moe,
+        "latent attention": shape.mla,
+        "sliding windows": shape.sliding_window,
+        "norms after its blocks": shape.post_norms,
+        "attention sinks": shape.attention_sinks,
+        f"{shape.activation} activations": shape.activation != "silu",
+        "partly rotated heads": shape.rotary_fraction != 1.0,
+    }
+    return [trait for trait, present in traits.items() if present]
 
 
 def _layer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from roofline.errors import ModelError
-from roofline.model_config import RopeScaling
+from roofline.model_parts import RopeScaling
 from roofline.model_shape import ModelShape
 
 
