@@ -1,11 +1,12 @@
 """A model's weights as the forward pass wants them: stacked projections, one number format, one device."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from engine.execution.checkpoint import Checkpoint
+from engine.execution.checkpoint import ROPE_DIVISORS, Checkpoint
 from engine.execution.linear import Linear, packing_pays
 from engine.execution.model import LayerWeights, LlamaWeights
 from roofline.errors import InputError, ModelError
@@ -48,7 +49,11 @@ def load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
             )
         return tensor.to(device, dtype)
 
-    return _assemble(checkpoint.shape, source)
+    weights = _assemble(checkpoint.shape, source)
+    scaling = checkpoint.shape.rope_scaling
+    if scaling is not None and scaling.kind == "tensor":
+        return replace(weights, rope_divisors=checkpoint.tensor(ROPE_DIVISORS).double().cpu())
+    return weights
 
 
 def random_weights(
@@ -74,7 +79,7 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     if unsupported := _unsupported(shape):
         raise ModelError(
             f"model {shape.name!r} has {', '.join(unsupported)}, which the engine does not compute; the roofline and "
-            "the simulator know it. Serve a dense full-attention model (Llama, Qwen2, Qwen3, SmolLM2)."
+            "the simulator know it. Serve a dense model with alike layers (Llama, Mistral, Qwen2, Qwen3, SmolLM2)."
         )
     sizes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, shape.hidden_size)}
     for layer in range(shape.num_layers):
@@ -86,11 +91,11 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
 
 
 def _unsupported(shape: ModelShape) -> list[str]:
-    """What of a shape is more than RMSNorm, grouped-query attention over the whole context, and a dense SwiGLU."""
+    """What of a shape is more than RMSNorm, grouped-query attention of one reach in all layers, and a dense SwiGLU."""
     traits = {
         "experts": shape.moe,
         "latent attention": shape.mla,
-        "sliding windows": shape.sliding_window,
+        "sliding windows in some layers": 0 < shape.sliding_layers < shape.num_layers,
         "norms after its blocks": shape.post_norms,
         "attention sinks": shape.attention_sinks,
         f"{shape.activation} activations": shape.activation != "silu",

@@ -22,13 +22,17 @@ class RopeTable(NamedTuple):
     sin: Tensor
 
 
-def rope_table(shape: ModelShape, dtype: torch.dtype, device: torch.device | str = "cpu") -> RopeTable:
+def rope_table(
+    shape: ModelShape, dtype: torch.dtype, device: torch.device | str = "cpu", divisors: Tensor | None = None
+) -> RopeTable:
     """The table of every position of a model; computed in float64, since position times frequency loses bits.
 
-    Raises `ModelError` for a kind of rope scaling that is not implemented.
+    divisors: [head_dim / 2] float64, of the frequencies, where the model's file has them. Raises `ModelError` for a
+    kind of rope scaling that is not implemented.
     """
     exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim
-    frequencies = _scaled(shape.rope_theta**-exponents, shape.rope_scaling)
+    plain = shape.rope_theta**-exponents
+    frequencies = _scaled(plain, shape.rope_scaling) if divisors is None else plain / divisors
     angles = torch.outer(torch.arange(shape.max_position, dtype=torch.float64), frequencies)
     cos, sin = angles.cos(), angles.sin()
     halves = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
