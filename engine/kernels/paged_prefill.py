@@ -1,0 +1,173 @@
+"""Paged prefill attention: chunks of several sequences, causally, with history. Kernel, launcher, torch reference.
+
+Query tokens times the query heads of one KV head are the rows of one attention problem, cut into tiles that one program
+each works through; every group of heads fills the tiles without gaps. Keys that all rows of a tile see take no mask; the
+diagonal (and the edge of a window) is a loop of its own. The sequence and tile of a program are counted out on the device,
+so short chunks launch no programs for the longest one's tiles; late tiles, which have most keys, start first.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.kernels.kernel_config import KernelConfig, assert_aligned, power_of_two
+from engine.kernels.paged_attention import prefill_attention
+from engine.kernels.paged_shape import DEFAULT, AttentionOptions, PagedShape
+from engine.kernels.paged_tiles import attend_tiles, narrow_queries, nothing_attended
+from engine.kernels.triton_language import jit, tl
+
+
+class Chunks(NamedTuple):
+    """Which query tokens belong to which sequence.
+
+    tables: [sequences, blocks] int32, block ids, of which those beyond a sequence's end are not looked at; starts:
+    [sequences + 1] int32, first query of each sequence and, last, the number of queries; contexts: [sequences] int32,
+    tokens in the cache before each chunk; max_queries: of one sequence, or more.
+    """
+
+    tables: Tensor
+    starts: Tensor
+    contexts: Tensor
+    max_queries: int
+
+
+def paged_prefill(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, chunks: Chunks, options: AttentionOptions = DEFAULT
+) -> Tensor:
+    """Attention of chunks whose own keys and values are in the cache already; returns q's shape.
+
+    q: [tokens, num_heads, head_dim]; k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim] of q's dtype or
+    float8_e4m3fn. Queries beyond the last chunk (padding) give zeros from the reference and anything from the kernel.
+    """
+    if q.is_cuda:
+        return launch(q, k_cache, v_cache, chunks, options)
+    out = torch.zeros_like(q)
+    scaled = q * (options.score_scale(q.shape[-1]) * math.sqrt(q.shape[-1]))
+    bounds = chunks.starts.tolist()
+    for row, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        if start < end:
+            table, context = chunks.tables[row], int(chunks.contexts[row])
+            out[start:end] = prefill_attention(scaled[start:end], k_cache, v_cache, table, context, options.window)
+    return out.mul_(options.v_scale)
+
+
+def launch(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, chunks: Chunks, options: AttentionOptions = DEFAULT
+) -> Tensor:
+    """Run the kernel: `paged_prefill` on tensors of a GPU, or of a CPU under Triton's interpreter.
+
+    All tensors but tables are contiguous.
+    """
+    tables, starts, contexts, max_queries = chunks
+    assert all(tensor.is_contiguous() for tensor in (q, k_cache, v_cache, starts, contexts))
+    assert tables.dtype == starts.dtype == contexts.dtype == torch.int32 and tables.stride(1) == 1
+    assert options.k_scale > 0, "the maximum of the scores is taken before they are scaled"
+    shape = PagedShape.of(q, k_cache, options.window)
+    out = torch.empty_like(q)
+    if not len(q) or not len(tables):
+        return out
+    plan = config(shape, len(tables), max_queries * shape.group)
+    tiles = -(-len(q) * shape.group // plan.choices["ROWS"]) + len(tables)  # each sequence's last is not full
+    k_cache, v_cache = shape.viewed(k_cache), shape.viewed(v_cache)
+    assert_aligned(out, q, k_cache, v_cache, tables, starts, contexts)
+    scale = options.score_scale(shape.head_dim) * math.log2(math.e)
+    _kernel[(tiles * shape.kv_heads,)](
+        out, q, k_cache, v_cache, tables, starts, contexts,
+        scale, options.v_scale, len(tables), tables.stride(0), **plan.keywords,
+    )  # fmt: skip
+    return out
+
+
+@jit(do_not_specialize=["num_seqs", "table_stride"])
+def _kernel(
+    out_ptr, q_ptr, k_ptr, v_ptr, tables_ptr, starts_ptr, contexts_ptr, scale, v_scale, num_seqs, table_stride,
+    SEQS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    WINDOW: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr, IS_FP8: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Grid: tiles of rows x KV heads, heads fastest, so that programs that run together share keys in the cache."""
+    head = tl.program_id(0) % KV_HEADS
+    sequence, row, num_rows, start = _tile_of(starts_ptr, num_seqs, tl.program_id(0) // KV_HEADS, SEQS, GROUP, ROWS)
+    if sequence >= num_seqs:
+        return
+    context = tl.load(contexts_ptr + sequence)
+    rows, columns = row + tl.arange(0, ROWS), tl.arange(0, DIM)
+    stored = (rows < num_rows)[:, None] & (columns < HEAD_DIM)[None, :]
+    heads = (start + rows // GROUP) * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
+    places = heads.to(tl.int64)[:, None] * HEAD_DIM + columns[None, :]
+    q, scales = narrow_queries(tl.load(q_ptr + places, mask=stored, other=0.0), scale, IS_FP8, COMPUTE)
+    first = context + row // GROUP  # position of the tile's first query
+    last = context + (tl.minimum(row + ROWS, num_rows) - 1) // GROUP
+    positions = tl.minimum(context + rows // GROUP, last)
+    total, summed = _attend_keys(
+        q, k_ptr + head * HEAD_DIM, v_ptr + head * HEAD_DIM, tables_ptr + sequence.to(tl.int64) * table_stride,
+        scales, positions, first, last,
+        KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, COMPUTE, PRECISION,
+    )  # fmt: skip
+    result = summed * (v_scale / total)[:, None]
+    tl.store(out_ptr + places, result.to(out_ptr.dtype.element_ty), mask=stored)
+
+
+@jit
+def _tile_of(starts_ptr, num_seqs, index, SEQS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr):
+    """Which tile number `index` of the batch is: (sequence, its first row, rows and first query of the sequence).
+
+    The sequence is num_seqs where there is no such tile. The tiles of a sequence come last first.
+    """
+    sequences = tl.arange(0, SEQS)
+    real = sequences < num_seqs
+    starts = tl.load(starts_ptr + sequences, mask=real, other=0)
+    lengths = tl.load(starts_ptr + sequences + 1, mask=real, other=0) - starts
+    ends = tl.cumsum((lengths * GROUP + ROWS - 1) // ROWS)
+    sequence = tl.sum(((ends <= index) & real).to(tl.int32))
+    chosen = sequences == sequence
+    row = (tl.sum(tl.where(chosen, ends, 0)) - 1 - index) * ROWS
+    return sequence, row, tl.sum(tl.where(chosen, lengths, 0)) * GROUP, tl.sum(tl.where(chosen, starts, 0))
+
+
+@jit
+def _attend_keys(
+    q, k_ptr, v_ptr, table_ptr, scales, positions, first, last,
+    STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Online softmax over the keys that the rows see: (sum, weighted values)."""
+    maximum, total, summed = nothing_attended(q)
+    start = 0
+    whole = (first + 1) // TILE  # tiles before this one end at the first query or earlier
+    ends = last // TILE + 1
+    if WINDOW > 0:
+        start = tl.maximum(first + 1 - WINDOW, 0) // TILE
+        inner = tl.minimum((tl.maximum(last + 1 - WINDOW, 0) + TILE - 1) // TILE, tl.maximum(whole, start))
+        maximum, total, summed = attend_tiles(
+            maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, start, inner, last,
+            STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION,
+        )  # fmt: skip
+        start = inner
+    maximum, total, summed = attend_tiles(
+        maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, start, whole, last,
+        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, False, COMPUTE, PRECISION,
+    )  # fmt: skip
+    maximum, total, summed = attend_tiles(
+        maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, tl.maximum(start, whole), ends, last,
+        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION,
+    )  # fmt: skip
+    return total, summed
+
+
+@functools.lru_cache(maxsize=4096)
+def config(shape: PagedShape, num_seqs: int, max_rows: int) -> KernelConfig:
+    """How chunks of at most `max_rows` query tokens x grouped heads are worked through."""
+    dim = power_of_two(shape.head_dim)
+    rows, tile, warps, stages = 128, 128, 8, 2
+    return KernelConfig(
+        name=f"paged_prefill {shape} rows={rows}",
+        kernel=_kernel,
+        types=shape.types | {"starts_ptr": "*i32"},
+        choices=shape.choices | {"SEQS": power_of_two(max(num_seqs, 32)), "ROWS": rows, "DIM": dim, "TILE": tile},
+        num_warps=warps,
+        num_stages=stages,
+    )

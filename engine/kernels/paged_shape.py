@@ -1,0 +1,130 @@
+"""What decides how paged attention is compiled and cut for a device: the call's options, its shapes, the GPU."""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.kernels.kernel_config import dtype_name, pointer
+from engine.kernels.triton_language import tl
+
+FP8 = torch.float8_e4m3fn
+FP8_ARCHITECTURE = 89  # the first that converts e4m3 by an instruction
+INTERPRETER = 0  # the architecture of a CPU, where nothing but Triton's interpreter runs kernels
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """What stays the same from step to step.
+
+    scale: of the products of queries and keys, None for 1 / sqrt(head_dim). window: newest keys that a query sees, its
+    own among them; 0 for all. k_scale, v_scale: what a cache holds times these are the keys and values; for fp8 caches.
+    slots: programs a decode is cut for, None for what the device runs at once.
+    """
+
+    scale: float | None = None
+    window: int = 0
+    k_scale: float = 1.0
+    v_scale: float = 1.0
+    slots: int | None = None
+
+    def score_scale(self, head_dim: int) -> float:
+        """Factor of the products of queries and cached keys."""
+        return (1 / math.sqrt(head_dim) if self.scale is None else self.scale) * self.k_scale
+
+
+DEFAULT = AttentionOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """architecture: compute capability, 90 for 9.0; processors: streaming multiprocessors."""
+
+    architecture: int
+    processors: int
+
+
+@functools.cache
+def gpu(device: torch.device) -> Gpu:
+    """The GPU that a tensor is on; for a CPU a small one, so that tests cut their few tokens into several chunks."""
+    if device.type == "cpu":
+        return Gpu(INTERPRETER, 2)
+    found = torch.cuda.get_device_properties(device)
+    return Gpu(found.major * 10 + found.minor, found.multi_processor_count)
+
+
+@dataclass(frozen=True, slots=True)
+class PagedShape:
+    """What the machine code of both attention kernels depends on, tiles aside."""
+
+    architecture: int
+    dtype: torch.dtype
+    cache_dtype: torch.dtype
+    kv_heads: int
+    group: int
+    head_dim: int
+    block_size: int
+    window: int = 0
+
+    @classmethod
+    def of(cls, q: Tensor, k_cache: Tensor, window: int) -> "PagedShape":
+        """The shape of a call; q: [tokens, num_heads, head_dim], k_cache: [blocks, block_size, kv_heads, head_dim]."""
+        _, block_size, kv_heads, head_dim = k_cache.shape
+        group, rest = divmod(q.shape[1], kv_heads)
+        assert rest == 0 and q.shape[2] == head_dim and k_cache.dtype in (q.dtype, FP8)
+        architecture = gpu(q.device).architecture
+        return cls(architecture, q.dtype, k_cache.dtype, kv_heads, group, head_dim, block_size, window)
+
+    def __str__(self) -> str:
+        heads = f"{self.kv_heads * self.group}/{self.kv_heads} heads d={self.head_dim} block={self.block_size}"
+        cache = "" if self.cache_dtype == self.dtype else f" kv={dtype_name(self.cache_dtype)}"
+        return f"{dtype_name(self.dtype)}{cache} {heads}" + (f" window={self.window}" if self.window else "")
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether the cache holds e4m3."""
+        return self.cache_dtype == FP8
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether queries are float32: the products are then, to all but the last bits, too."""
+        return self.dtype == torch.float32
+
+    def viewed(self, cache: Tensor) -> Tensor:
+        """The cache as the kernel takes it: e4m3 as bytes where the device has no such type."""
+        return cache.view(torch.uint8) if self.is_fp8 and self.architecture < FP8_ARCHITECTURE else cache
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Triton's types of the arguments that both kernels have."""
+        as_bytes = self.is_fp8 and self.architecture < FP8_ARCHITECTURE
+        cache = "*u8" if as_bytes else pointer(self.cache_dtype)
+        tensors = {"out_ptr": pointer(self.dtype), "q_ptr": pointer(self.dtype), "k_ptr": cache, "v_ptr": cache}
+        numbers = {"scale": "fp32", "v_scale": "fp32", "num_seqs": "i32", "table_stride": "i32"}
+        return tensors | {"tables_ptr": "*i32", "contexts_ptr": "*i32"} | numbers
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The compile-time arguments that both kernels have."""
+        return {
+            "KV_HEADS": self.kv_heads,
+            "GROUP": self.group,
+            "HEAD_DIM": self.head_dim,
+            "BLOCK_SIZE": self.block_size,
+            "WINDOW": self.window,
+            "IS_FP8": self.is_fp8,
+            "COMPUTE": self._compute,
+            # float32 as three products of its leading bits on the tensor cores: as good as float32 to 2^-20, and
+            # products without tensor cores would keep both whole tiles in registers.
+            "PRECISION": "tf32x3" if self.is_exact else "tf32",
+        }
+
+    @property
+    def _compute(self) -> Any:
+        """Type of the matrix products; under the interpreter float32, since its bfloat16 products are wrong."""
+        if self.is_exact or self.architecture == INTERPRETER:
+            return tl.float32
+        return tl.float16 if self.is_fp8 or self.dtype == torch.float16 else tl.bfloat16
