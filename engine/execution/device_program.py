@@ -46,24 +46,31 @@ class DeviceProgram:
 
         The first rows yield a token each as in `decode`, and each sampling chunk a fresh token.
         """
-        state, token_ids = self.state, self.state.token_ids[:num_rows]
-        chunks = Chunks(parts["tables"], parts["starts"], parts["contexts"], longest) if longest else None
-        if chunks:
-            token_ids = torch.cat((token_ids, parts["token_ids"]))
-        attention = self._attention(num_rows, chunks, parts.get("token_ids"))
-        logits = self.model.run(token_ids, attention, parts["sampled_rows"] if chunks else None)
+        logits = self.mixed_logits(num_rows, parts, longest)
+        if not len(logits):
+            return  # chunks in the middle of their prompts, alone
         if "guarded_rows" in parts:
-            logits.index_put_(
-                (parts["guarded_rows"].long(), parts["guarded_ids"].long()), logits.new_full((), -torch.inf)
-            )
-        settings, positions = self._settings(num_rows), state.positions[:num_rows] + 1
-        if chunks:
+            ends = parts["guarded_rows"].long(), parts["guarded_ids"].long()
+            logits.index_put_(ends, logits.new_full((), -torch.inf))
+        state, settings = self.state, self._settings(num_rows)
+        positions = state.positions[:num_rows] + 1
+        if longest:
             columns = zip(Settings._fields, settings, strict=True)
             settings = Settings(*(torch.cat((column, parts[name])) for name, column in columns))
             positions = torch.cat((positions, parts["new_positions"]))
         sampled = sample(logits, *settings, positions)
         state.advance(sampled[:num_rows])
         state.fresh_ids[: len(sampled) - num_rows] = sampled[num_rows:]
+
+    @torch.inference_mode()
+    def mixed_logits(self, num_rows: int, parts: Mapping[str, Tensor], longest: int) -> Tensor:
+        """Logits of the first rows and of the chunks that sample, in the weights' format; see `mixed`."""
+        token_ids = self.state.token_ids[:num_rows]
+        if not longest:
+            return self.model.run(token_ids, self._attention(num_rows, None, None), None)
+        chunks = Chunks(parts["tables"], parts["starts"], parts["contexts"], longest)
+        attention = self._attention(num_rows, chunks, parts["token_ids"])
+        return self.model.run(torch.cat((token_ids, parts["token_ids"])), attention, parts["sampled_rows"])
 
     def _settings(self, num_rows: int) -> Settings:
         return Settings(*(getattr(self.state, name)[:num_rows] for name in Settings._fields))
