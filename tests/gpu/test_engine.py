@@ -191,11 +191,14 @@ def test_logits_in_fp32_are_the_cpus(cpu, gpu, device):
 def test_a_cache_of_fp8_stays_close(weights, device):
     if torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this GPU does not convert to e4m3")
-    model, prompt = Llama(SMALL, moved(weights, torch.bfloat16, device)), prompts_of(SMALL)[-1]
-    wide, narrow = (last_logits(model, prompt, device, kind) for kind in (torch.bfloat16, torch.float8_e4m3fn))
-    # e4m3 keeps 4 bits: 3 % of each key and value, of which attention averages many.
-    assert 0 < rms(narrow - wide) <= 0.1 * rms(wide)
-    assert all(len(tokens) == COUNT for tokens in answers(gpu_engine(model, kv_dtype=torch.float8_e4m3fn)))
+    prompt, errors = prompts_of(SMALL)[-1], {}
+    half = {place: Llama(SMALL, moved(weights, torch.bfloat16, place)) for place in ("cpu", device)}
+    for place, model in half.items():
+        wide, narrow = (last_logits(model, prompt, place, kind) for kind in (torch.bfloat16, torch.float8_e4m3fn))
+        errors[place] = rms(narrow - wide)
+    # What e4m3's 4 bits cost depends on the weights: the CPU's own loss is the yardstick.
+    assert 0 < errors[device] <= 1.25 * errors["cpu"], f"{errors} on logits of {rms(wide)}"
+    assert all(len(tokens) == COUNT for tokens in answers(gpu_engine(half[device], kv_dtype=torch.float8_e4m3fn)))
 
 
 def test_the_pool_fills_the_memory_that_is_allowed_and_no_more(device):
