@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.kernels.kernel_config import KernelConfig, assert_aligned, power_of_two
 from engine.kernels.paged_attention import prefill_attention
-from engine.kernels.paged_shape import DEFAULT, AttentionOptions, PagedShape
+from engine.kernels.paged_shape import DEFAULT, INTERPRETER, AttentionOptions, PagedShape, gpu, typical_shapes
 from engine.kernels.paged_tiles import attend_tiles, narrow_queries, nothing_attended
 from engine.kernels.triton_language import jit, tl
 
@@ -25,13 +25,12 @@ class Chunks(NamedTuple):
 
     tables: [sequences, blocks] int32, block ids, of which those beyond a sequence's end are not looked at; starts:
     [sequences + 1] int32, first query of each sequence and, last, the number of queries; contexts: [sequences] int32,
-    tokens in the cache before each chunk; max_queries: of one sequence, or more.
+    tokens in the cache before each chunk.
     """
 
     tables: Tensor
     starts: Tensor
     contexts: Tensor
-    max_queries: int
 
 
 def paged_prefill(
@@ -61,7 +60,7 @@ def launch(
 
     All tensors but tables are contiguous.
     """
-    tables, starts, contexts, max_queries = chunks
+    tables, starts, contexts = chunks
     assert all(tensor.is_contiguous() for tensor in (q, k_cache, v_cache, starts, contexts))
     assert tables.dtype == starts.dtype == contexts.dtype == torch.int32 and tables.stride(1) == 1
     assert options.k_scale > 0, "the maximum of the scores is taken before they are scaled"
@@ -69,8 +68,9 @@ def launch(
     out = torch.empty_like(q)
     if not len(q) or not len(tables):
         return out
-    plan = config(shape, len(tables), max_queries * shape.group)
-    tiles = -(-len(q) * shape.group // plan.choices["ROWS"]) + len(tables)  # each sequence's last is not full
+    cut = tile(shape, len(q) * shape.group, gpu(q.device).processors)
+    plan = config(shape, power_of_two(max(len(tables), 32)), cut)
+    tiles = -(-len(q) * shape.group // cut.rows) + len(tables)  # each sequence's last is not full
     k_cache, v_cache = shape.viewed(k_cache), shape.viewed(v_cache)
     assert_aligned(out, q, k_cache, v_cache, tables, starts, contexts)
     scale = options.score_scale(shape.head_dim) * math.log2(math.e)
@@ -86,7 +86,7 @@ def _kernel(
     out_ptr, q_ptr, k_ptr, v_ptr, tables_ptr, starts_ptr, contexts_ptr, scale, v_scale, num_seqs, table_stride,
     SEQS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr, IS_FP8: tl.constexpr,
-    COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """Grid: tiles of rows x KV heads, heads fastest, so that programs that run together share keys in the cache."""
     head = tl.program_id(0) % KV_HEADS
@@ -95,20 +95,31 @@ def _kernel(
         return
     context = tl.load(contexts_ptr + sequence)
     rows, columns = row + tl.arange(0, ROWS), tl.arange(0, DIM)
-    stored = (rows < num_rows)[:, None] & (columns < HEAD_DIM)[None, :]
-    heads = (start + rows // GROUP) * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
-    places = heads.to(tl.int64)[:, None] * HEAD_DIM + columns[None, :]
+    places, stored = _places(start, head, row, num_rows, KV_HEADS, GROUP, HEAD_DIM, ROWS, DIM)
     q, scales = narrow_queries(tl.load(q_ptr + places, mask=stored, other=0.0), scale, IS_FP8, COMPUTE)
     first = context + row // GROUP  # position of the tile's first query
     last = context + (tl.minimum(row + ROWS, num_rows) - 1) // GROUP
-    positions = tl.minimum(context + rows // GROUP, last)
     total, summed = _attend_keys(
         q, k_ptr + head * HEAD_DIM, v_ptr + head * HEAD_DIM, tables_ptr + sequence.to(tl.int64) * table_stride,
-        scales, positions, first, last,
-        KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, COMPUTE, PRECISION,
+        scales, tl.minimum(context + rows // GROUP, last), first, last,
+        KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, COMPUTE, PRECISION, INDEX,
     )  # fmt: skip
-    result = summed * (v_scale / total)[:, None]
-    tl.store(out_ptr + places, result.to(out_ptr.dtype.element_ty), mask=stored)
+    # Counted out anew: kept from before, the places would take registers all the while.
+    row += tl.load(starts_ptr + sequence, volatile=True) - start
+    places, stored = _places(start, head, row, num_rows, KV_HEADS, GROUP, HEAD_DIM, ROWS, DIM)
+    tl.store(out_ptr + places, (summed * (v_scale / total)[:, None]).to(out_ptr.dtype.element_ty), mask=stored)
+
+
+@jit
+def _places(
+    start, head, row, num_rows,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
+):  # fmt: skip
+    """Where the rows of a tile stand in q and out, and which of [ROWS, DIM] do; start: the sequence's first query."""
+    rows, columns = row + tl.arange(0, ROWS), tl.arange(0, DIM)
+    heads = (start + rows // GROUP) * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
+    places = heads.to(tl.int64)[:, None] * HEAD_DIM + columns[None, :]
+    return places, (rows < num_rows)[:, None] & (columns < HEAD_DIM)[None, :]
 
 
 @jit
@@ -132,7 +143,7 @@ def _tile_of(starts_ptr, num_seqs, index, SEQS: tl.constexpr, GROUP: tl.constexp
 def _attend_keys(
     q, k_ptr, v_ptr, table_ptr, scales, positions, first, last,
     STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
-    COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over the keys that the rows see: (sum, weighted values)."""
     maximum, total, summed = nothing_attended(q)
@@ -144,30 +155,75 @@ def _attend_keys(
         inner = tl.minimum((tl.maximum(last + 1 - WINDOW, 0) + TILE - 1) // TILE, tl.maximum(whole, start))
         maximum, total, summed = attend_tiles(
             maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, start, inner, last,
-            STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION,
+            STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, False, COMPUTE, PRECISION, INDEX,
         )  # fmt: skip
         start = inner
     maximum, total, summed = attend_tiles(
         maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, start, whole, last,
-        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, False, COMPUTE, PRECISION,
+        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION, INDEX,
     )  # fmt: skip
     maximum, total, summed = attend_tiles(
         maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, tl.maximum(start, whole), ends, last,
-        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION,
+        STRIDE, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, False, COMPUTE, PRECISION, INDEX,
     )  # fmt: skip
     return total, summed
 
 
+class Tile(NamedTuple):
+    """Query rows and keys that a program multiplies at a time, by how many warps, with how many tiles of keys on hand."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# The largest tiles that spill no register, of each family of architectures, by padded head dimension.
+_HALF = {
+    80: {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 2)},
+    90: {64: Tile(128, 128, 8, 3), 128: Tile(128, 128, 8, 2), 256: Tile(128, 64, 8, 2)},
+    100: {64: Tile(128, 128, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+}
+_FP8 = {
+    80: {64: Tile(128, 64, 8, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)},
+    90: {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+    100: {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 2)},
+}
+_EXACT = {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(16, 16, 8, 2)}
+
+
+def tile(shape: PagedShape, num_rows: int, processors: int) -> Tile:
+    """The tile for `num_rows` query tokens x grouped heads: smaller where the device would stand idle otherwise."""
+    dim = max(power_of_two(shape.head_dim), 64)
+    if shape.is_exact or shape.architecture == INTERPRETER:
+        return _EXACT[dim]
+    family = {9: 90, 10: 100}.get(shape.architecture // 10, 80)
+    largest = (_FP8 if shape.is_fp8 else _HALF)[family][dim]
+    if num_rows <= 16:
+        return Tile(16, 64 if dim <= 128 else 32, 4, 3)
+    if dim <= 128 and not shape.is_fp8 and -(-num_rows // largest.rows) * shape.kv_heads < processors:
+        return Tile(64, 64, 4, 2)
+    return largest
+
+
 @functools.lru_cache(maxsize=4096)
-def config(shape: PagedShape, num_seqs: int, max_rows: int) -> KernelConfig:
-    """How chunks of at most `max_rows` query tokens x grouped heads are worked through."""
-    dim = power_of_two(shape.head_dim)
-    rows, tile, warps, stages = 128, 128, 8, 2
+def config(shape: PagedShape, num_seqs: int, tile: Tile) -> KernelConfig:
+    """How chunks of up to `num_seqs` sequences, a power of two, are worked through in such tiles."""
+    matrix = {80: r"HMMA", 90: r"HGMMA" if tile.rows >= 64 else r"HMMA", 100: r"UTC.MMA" if tile.rows >= 64 else r"HMMA"}
     return KernelConfig(
-        name=f"paged_prefill {shape} rows={rows}",
+        name=f"paged_prefill {shape} rows={tile.rows}",
         kernel=_kernel,
         types=shape.types | {"starts_ptr": "*i32"},
-        choices=shape.choices | {"SEQS": power_of_two(max(num_seqs, 32)), "ROWS": rows, "DIM": dim, "TILE": tile},
-        num_warps=warps,
-        num_stages=stages,
+        choices=shape.choices | {"SEQS": num_seqs, "ROWS": tile.rows, "TILE": tile.keys} | shape.padded,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        architectures=(shape.architecture,),
+        machine_code=((shape.architecture, matrix.get(shape.architecture, "HMMA")), (shape.architecture, r"LDGSTS\.E\.BYPASS\.128")),
     )
+
+
+def configs() -> tuple[KernelConfig, ...]:
+    """Configurations of the kinds of models that are supported, long chunks; and a short one."""
+    full = [config(shape, 32, tile(shape, 1 << 16, 1)) for shape in typical_shapes()]
+    short = PagedShape(90, torch.bfloat16, torch.bfloat16, kv_heads=8, group=4, head_dim=128, block_size=16)
+    return (*full, config(short, 32, tile(short, 16, 132)), config(short, 32, tile(short, 64, 132)))
