@@ -157,7 +157,7 @@ def _step_json(estimate: AnalyticStepTime, work: BatchWork, parts: Breakdown) ->
         "kv_dtype": estimate.kv_dtype,
         "provenance": "analytic",
         "efficiency": asdict(estimate.efficiency),
-        "work": asdict(work),
+        "work": work._asdict(),
         "seconds": parts.seconds,
         "bound": parts.bound,
         "flops_per_accelerator": parts.flops,

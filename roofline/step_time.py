@@ -4,8 +4,7 @@
 fitted profile and the recorded times of a trace all implement it, and the simulator knows no other way to spend time.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchWork:
+class BatchWork(NamedTuple):
     """One forward pass in numbers; the names are the columns of `steps.parquet`.
 
     A prefill chunk of n tokens on top of c tokens already in the cache computes n * c + n * (n + 1) / 2 query-key

@@ -1,6 +1,6 @@
 """How close measured steps came to this machine's measured ceilings."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from roofline.step_time import BatchWork
 
 # Every ceiling reached in full and no fixed cost: the bound itself.
 _IDEAL = Efficiency(memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0)
-_WORK = tuple(field.name for field in fields(BatchWork))
+_WORK = BatchWork._fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """What the scheduler decided for one step: a value that can be printed, compared and tested."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.core.decode_cohort import DecodeCohort
 from engine.core.request import Request
 from roofline.step_time import BatchWork, chunk_attn_pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens of one request to compute in this step, apart from plain decodes.
 
     A prefill chunk covers `num_tokens` from position `start`; it `samples` when it reaches the end of the known
@@ -23,9 +22,16 @@ class Chunk:
     is_decode: bool = False
 
 
+def chunk_of(request: Request, share: int, decodes: bool) -> Chunk:
+    """The next `share` tokens of a request outside the cohort; `decodes` says that those beyond one are drafts."""
+    start = request.num_computed_settled
+    samples = decodes or start + share == request.num_tokens_settled
+    return Chunk(request, start, share, samples, share - 1 if decodes else 0, decodes)
+
+
 def batch_work(chunks: tuple[Chunk, ...], cohort: DecodeCohort) -> BatchWork:
     """The numbers of a step that computes `chunks` and has just advanced `cohort`."""
-    plain = len(cohort)
+    plain = len(cohort.members)
     prefills = prefill_tokens = prefill_kv = pairs = drafting = 0
     decode_kv, kv_max = cohort.context_tokens - plain, cohort.longest_context - 1 if plain else 0
     drafted_tokens = 0
@@ -45,8 +51,7 @@ def batch_work(chunks: tuple[Chunk, ...], cohort: DecodeCohort) -> BatchWork:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One step's decision.
 
     Plain decodes are a standing set, told by its changes: `joined` decode from this step on, `left` no longer do
@@ -70,7 +75,7 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """True if there is nothing to compute."""
-        return self.work.num_seqs == 0
+        return not (self.chunks or self.work.num_decode_seqs)
 
     def later(self, steps: int, kv_blocks_used: int) -> "Batch":
         """The batch `steps` plain decode steps after this one."""

@@ -72,8 +72,8 @@ class DecodeCohort:
     def longest_context(self) -> int:
         """The longest computed context of a member, 0 without members."""
         heap = self._longest
-        while heap and not self._is_current(heap[0][2], heap[0][0]):
-            heappop(heap)
+        while heap and (heap[0][2].cohort is not self or heap[0][2].anchor != heap[0][0]):
+            heappop(heap)  # left since, or left and joined again
         return self.steps - heap[0][0] if heap else 0
 
     def at_limit(self) -> list[Request]:
@@ -110,6 +110,3 @@ class DecodeCohort:
 
     def _last_step(self, request: Request) -> int:
         return request.anchor + request.token_limit - 1
-
-    def _is_current(self, request: Request, anchor: int) -> bool:
-        return request.cohort is self and request.anchor == anchor

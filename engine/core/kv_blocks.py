@@ -44,8 +44,8 @@ class KvBlocks:
         return self.num_blocks - 1 - self.num_free
 
     def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that hold `num_tokens` tokens."""
-        return -(-num_tokens // self.block_size)
+        """Blocks that hold `num_tokens` tokens and the drafts that may follow them."""
+        return -(-(num_tokens + self._lookahead) // self.block_size)
 
     def find_hit(self, keys: Sequence[Key], max_tokens: int) -> list[int]:
         """Blocks holding the longest cached prefix of `keys` within `max_tokens` tokens."""
@@ -65,7 +65,7 @@ class KvBlocks:
 
     def fits(self, num_tokens: int, hit: Sequence[int], beside_others: bool) -> bool:
         """The admission gate: a whole sequence of `num_tokens` tokens must fit, so that waiting never preempts."""
-        needed = self.blocks_for(num_tokens + self._lookahead) - len(hit) + self.num_idle(hit)
+        needed = self.blocks_for(num_tokens) - len(hit) + self.num_idle(hit)
         return needed + (self._watermark if beside_others else 0) <= self.num_free
 
     def adopt(self, request: Request, hit: Sequence[int]) -> None:
@@ -86,10 +86,12 @@ class KvBlocks:
 
     def grow_each(self, groups: Sequence[tuple[Collection[Request], int]]) -> None:
         """Give every request of each group as many free blocks as the group's number says."""
-        groups = [(requests, count) for requests, count in groups if requests]
-        if not groups:
+        total = 0
+        for requests, count in groups:
+            total += len(requests) * count
+        if not total:
             return
-        taken = self._take(sum([len(requests) * count for requests, count in groups]))
+        taken = self._take(total)
         begin = 0
         for requests, count in groups:
             for request in requests:

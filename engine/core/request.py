@@ -70,6 +70,12 @@ class Request:
         """Prompt plus output, counting tokens that a step in flight is about to yield."""
         return self.num_tokens_settled if self.cohort is None else self.cohort.steps - self.anchor + 1
 
+    @property
+    def is_decoding(self) -> bool:
+        """Outside the cohort: True if all but the last token, an output, are computed."""
+        computed = self.num_computed_settled
+        return computed >= self.num_prompt_tokens and self.num_tokens_settled - computed == 1
+
     def limit_tokens(self, config: EngineConfig) -> None:
         """Set `token_limit` under an engine's settings; CapacityError if the request could never run there."""
         prompt, limit = self.num_prompt_tokens, config.max_model_len

@@ -15,14 +15,17 @@ walked. Where the token budget or the free blocks fall short, `_serve_in_order` 
 
 from collections.abc import Iterable, Mapping
 from itertools import count
+from operator import attrgetter
 
-from engine.core.batch import Batch, Chunk, batch_work
+from engine.core.batch import Batch, Chunk, batch_work, chunk_of
 from engine.core.config import EngineConfig
 from engine.core.decode_cohort import DecodeCohort
 from engine.core.kv_blocks import KvBlocks
 from engine.core.request import Request, Status
 from engine.core.step_plan import StepPlan
 from engine.core.waiting import waiting_queue
+
+BY_ORDER = attrgetter("order")
 
 
 class Scheduler:
@@ -69,7 +72,7 @@ class Scheduler:
         if request.cohort is not None:
             self._leave_cohort(request)
             self._walk_also(request)
-        assert self._is_decoding(request), "drafts follow the last known token"
+        assert request.is_decoding, "drafts follow the last known token"
         request.num_drafts = num_drafts
         self._steady = False
 
@@ -109,7 +112,7 @@ class Scheduler:
                 chunk.request.num_computed_settled -= rejected
                 chunk.request.num_tokens_settled -= rejected
                 self._spares = self._spares or rejected > 0
-        for request in sorted(finished, key=lambda r: r.order):  # blocks become free in the running order
+        for request in sorted(finished, key=BY_ORDER):  # blocks become free in the running order
             self._end(request)
 
     @property
@@ -146,9 +149,9 @@ class Scheduler:
 
         Returns the batches then in flight: the last is what stepping one by one would have returned.
         """
-        cohort, block_size = self.cohort, self.config.block_size
+        cohort, block_size, shared = self.cohort, self.config.block_size, self.cohort.with_output_keys
         ahead = range(min(steps, block_size))
-        keyed = [r for offset in ahead for r in cohort.filling(offset) if r in cohort.with_output_keys]
+        keyed = [r for offset in ahead for r in cohort.filling(offset) if r in shared] if shared else ()
         growing = [(cohort.growing(offset), 1 + (steps - 1 - offset) // block_size) for offset in ahead]
         if self._spares:
             growing = [({r: None}, self._blocks_short(r, steps)) for requests, _ in growing for r in requests]
@@ -166,9 +169,10 @@ class Scheduler:
 
     def _serve_without_walking(self, plan: StepPlan) -> bool:
         """Give every running request its tokens without touching the cohort; False if order would matter."""
-        budget = plan.budget - len(self.cohort)
-        blocks = len(self.cohort.growing())
-        shares = {}
+        budget = plan.budget - len(self.cohort.members)
+        growing = self.cohort.growing()
+        blocks = len(growing)
+        shares, lacking = {}, {}
         for request in self._others:
             wanted = self._wanted(request)
             share = min(wanted, budget)
@@ -176,17 +180,21 @@ class Scheduler:
                 return False
             if share > 0:
                 shares[request] = share
-                blocks += self._blocks_short(request, share)
                 budget -= share
+                if short := self._blocks_short(request, share):
+                    lacking[request] = short
+                    blocks += short
             elif wanted:
                 break
         if budget < 0 or blocks > self.blocks.num_free:
             return False
         plan.shares, plan.budget = shares, budget
-        plan.grown = dict.fromkeys(self.cohort.short())
-        self.blocks.grow_each([(plan.grown, 1)])
-        for request, share in shares.items():
-            self._grow(plan, request, share)
+        if growing:
+            plan.grown = dict.fromkeys(self.cohort.short())
+            self.blocks.grow_each([(plan.grown, 1)])
+        for request, short in lacking.items():
+            self.blocks.grow(request, short)
+            plan.grown[request] = None
         return True
 
     def _serve_in_order(self, plan: StepPlan) -> None:
@@ -232,8 +240,7 @@ class Scheduler:
 
     def _blocks_short(self, request: Request, tokens: int) -> int:
         """Blocks `request` lacks to compute `tokens` more tokens."""
-        needed = self.blocks.blocks_for(request.num_computed_tokens + tokens + self.config.num_lookahead_tokens)
-        return max(0, needed - len(request.block_ids))
+        return max(0, self.blocks.blocks_for(request.num_computed_tokens + tokens) - len(request.block_ids))
 
     def _grow(self, plan: StepPlan, request: Request, tokens: int) -> None:
         short = self._blocks_short(request, tokens)
@@ -283,7 +290,7 @@ class Scheduler:
 
     def _walk_also(self, request: Request) -> None:
         """Walk a request that left the cohort, at its place in the running order."""
-        self._others = dict.fromkeys(sorted([*self._others, request], key=lambda r: r.order))
+        self._others = dict.fromkeys(sorted([*self._others, request], key=BY_ORDER))
 
     # --- waiting requests ---
 
@@ -334,13 +341,14 @@ class Scheduler:
         chunks: list[Chunk] = []
         joined: list[Request] = []
         for request, share in plan.shares.items():
-            if request.cohort is None:
-                decodes = request not in plan.admitted and self._is_decoding(request)
-                if decodes and share == 1:
-                    joined.append(request)
-                else:
-                    chunks.append(self._as_chunk(request, share, decodes))
-                self._count(request, share)
+            if request.cohort is not None:
+                continue
+            decodes = request.is_decoding and request not in plan.admitted
+            if decodes and share == 1:
+                joined.append(request)
+            else:
+                chunks.append(chunk_of(request, share, decodes))
+            self._count(request, share, drafts=share - 1 if decodes else 0)
         if self.blocks.caching:
             self._register_filled(plan, filling)
         for request in joined:
@@ -362,7 +370,7 @@ class Scheduler:
     def _register_filled(self, plan: StepPlan, filling: list[Request]) -> None:
         """Make blocks that this step fills findable, in the running order: of equal ones the first is found."""
         others = [r for r in plan.shares if r.cohort is None or len(r.block_keys) > r.num_keyed_blocks]
-        for request in sorted(dict.fromkeys(filling + others), key=lambda r: r.order):
+        for request in sorted(dict.fromkeys(filling + others), key=BY_ORDER):
             self.blocks.register(request, request.num_computed_tokens)
 
     def _filling(self) -> list[Request]:
@@ -371,20 +379,8 @@ class Scheduler:
         members = [*late, *self.cohort.filling()]
         return [r for r in members if len(r.block_keys) > r.num_keyed_blocks]
 
-    def _is_decoding(self, request: Request) -> bool:
-        """True if all but the last token, an output, are computed."""
-        computed = request.num_computed_settled
-        return computed >= request.num_prompt_tokens and request.num_tokens_settled - computed == 1
-
-    def _as_chunk(self, request: Request, share: int, decodes: bool) -> Chunk:
-        start = request.num_computed_settled
-        drafts = share - 1 if decodes else 0
-        samples = decodes or start + share == request.num_tokens_settled
-        return Chunk(request, start, share, samples, drafts, decodes)
-
-    def _count(self, request: Request, share: int) -> None:
+    def _count(self, request: Request, share: int, drafts: int) -> None:
         """Advance a request outside the cohort by `share` tokens; a sampling one gains the token it will yield."""
-        drafts = share - 1 if self._is_decoding(request) else 0
         request.num_computed_settled += share
         request.num_drafts = 0
         if request.num_computed_settled - drafts == request.num_tokens_settled:

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from heapq import heappush
 
 import simpy
-from simpy.events import Event, EventPriority
+from simpy.events import Event
 
 # At one instant requests arrive first; then steps end and the next are decided, replica 0's (BOUNDARY), 1's and so on.
 ARRIVAL, BOUNDARY = 1, 2
+
+
+class Alarm(Event):
+    """An event that is sure to happen, and then calls one function."""
+
+    def __init__(self, env: simpy.Environment, action: Callable[[Event], None]) -> None:
+        self.env, self.callbacks, self._value, self._ok = env, [action], None, True
 
 
 class VirtualClock(simpy.Environment):
@@ -22,13 +29,11 @@ class VirtualClock(simpy.Environment):
     def step(self) -> None:
         """Process the next event."""
         if self._queue:
-            self.phase = int(self._queue[0][1])
+            self.phase = self._queue[0][1]
         super().step()
 
     def call_at(self, time_s: float, priority: int, action: Callable[[Event], None]) -> Event:
         """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence)."""
-        event = Event(self)
-        event.callbacks = [action]
-        event._ok, event._value = True, None
-        heappush(self._queue, (time_s, EventPriority(priority), next(self._eid), event))
-        return event
+        alarm = Alarm(self, action)
+        heappush(self._queue, (time_s, priority, next(self._eid), alarm))  # type: ignore[misc]  # any int orders
+        return alarm

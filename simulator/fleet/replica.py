@@ -11,7 +11,6 @@ With asynchronous scheduling `_next` is decided when `_current` begins, before i
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import accumulate, count
 
@@ -24,7 +23,7 @@ from engine.core.scheduler import Scheduler
 from roofline.step_time import StepTimeModel
 from simulator.fleet.clock import BOUNDARY, VirtualClock
 from simulator.fleet.job import Job
-from simulator.output.observer import Observer, StepRun
+from simulator.output.observer import Observer, StepOccupancy, StepRun
 
 MAX_JUMP = 4096  # steps in one jump: bounds the lists, not the result
 VECTOR_STEPS = 8  # from here on one call for all steps is faster than one a step
@@ -88,15 +87,15 @@ class Replica:
         if alarm is not self._alarm:
             return  # the run was cut shorter
         assert self._current is not None
-        batch, end_s, jumped = self._current, self._ends_s[-1], len(self._walls_s) - 1
-        run, last = self._run_under_way(batch), batch
+        last = batch = self._current
+        end_s, jumped = self._ends_s[-1], len(self._walls_s) - 1
+        self._observer.on_steps(self.number, StepRun(batch, self._start_s, self._walls_s, self._occupancy))
         if jumped:
             in_flight = self.scheduler.fast_forward(jumped)
             last = in_flight[0]
             if self._next:
                 seen = self._next.num_waiting + self._num_late(jumped + 1)
-                self._next = replace(in_flight[1], num_waiting=seen)
-        self._observer.on_steps(self.number, run)
+                self._next = in_flight[1]._replace(num_waiting=seen)
         self.busy_s += end_s - self._start_s
         self._complete(batch, last, end_s)
         self._dispatch(end_s)
@@ -117,7 +116,10 @@ class Replica:
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
         self._walls_s = self._seconds_of(batch, extra + 1)
-        self._ends_s = list(accumulate(self._walls_s, initial=now_s))[1:]  # a running sum, as stepping would make
+        if extra:
+            self._ends_s = list(accumulate(self._walls_s, initial=now_s))[1:]  # a running sum, as stepping would make
+        else:
+            self._ends_s = [now_s + self._walls_s[0]]
         self._current, self._start_s, self._late = batch, now_s, []
         self._wake_at(self._ends_s[-1], self._on_boundary)
 
@@ -146,6 +148,8 @@ class Replica:
 
     def _seconds_of(self, batch: Batch, steps: int) -> list[float]:
         """Wall times of `steps` steps like `batch`."""
+        if steps == 1:
+            return [self._step_time.seconds(batch.work)]
         if steps >= VECTOR_STEPS:
             walls_s: list[float] = self._step_time.decode_run_seconds(batch.work, steps).tolist()
             return walls_s
@@ -162,17 +166,18 @@ class Replica:
             return 0
         return self.scheduler.steady_steps(min(MAX_JUMP, self._ends[0][0] - self._decode_step()))
 
-    def _run_under_way(self, batch: Batch) -> StepRun:
-        """The steps under way as observers see them; `batch` is the first."""
-        steps = len(self._walls_s)
+    def _occupancy(self) -> StepOccupancy:
+        """What is held in each of the steps under way."""
+        batch, steps = self._current, len(self._walls_s)
+        assert batch is not None
         if steps == 1:
-            return StepRun(batch, self._start_s, self._walls_s, [batch.kv_blocks_used], [batch.num_waiting])
+            return StepOccupancy([batch.kv_blocks_used], [batch.num_waiting])
         decided = [b.kv_blocks_used for b in (batch, self._next) if b is not None]
         grown = (len(self.scheduler.cohort.growing(offset)) for offset in range(steps - len(decided)))
         used = [*decided[:-1], *accumulate(grown, initial=decided[-1])][:steps]
         waiting = (self._next or batch).num_waiting
         seen = [batch.num_waiting, *(waiting + self._num_late(step) for step in range(1, steps))]
-        return StepRun(batch, self._start_s, self._walls_s, used, seen)
+        return StepOccupancy(used, seen)
 
     def _num_late(self, step: int) -> int:
         """Arrivals during the run under way that its step `step` saw waiting when it was decided."""
@@ -217,7 +222,7 @@ class Replica:
         if batch.work.num_decode_seqs:
             self._note_gaps(batch, step)
         self._settle_starved(end_s, step)
-        ended = self._stamp_sampled(batch, end_s)
+        ended = self._stamp_sampled(batch, end_s) if batch.chunks else []
         while self._ends and self._ends[0][0] <= step:
             last_step, _, job = heappop(self._ends)
             if job.last_step == last_step:
@@ -251,9 +256,12 @@ class Replica:
 
     def _note_gaps(self, batch: Batch, step: int) -> None:
         """Tell the gaps between tokens that the decode steps just over have closed; `step` is the last of them."""
-        first = step - len(self._walls_s) + 1
-        gaps_s = self._walls_s
-        steady = batch.work.num_decode_seqs - len(batch.joined) - self._lost.pop(first, 0)
+        gaps_s, members = self._walls_s, batch.work.num_decode_seqs
+        lost = self._lost.pop(step - len(gaps_s) + 1, 0) if self._lost else 0
+        if not (batch.joined or lost):
+            self._observer.on_gaps(gaps_s, members)
+            return
+        steady = members - len(batch.joined) - lost
         if steady:
             self._observer.on_gaps(gaps_s[:1], steady)
         for request in batch.joined:
@@ -261,7 +269,7 @@ class Replica:
             if job is not None and job.joined_step >= 0:
                 self._observer.on_gaps((self._ends_s[0] - job.last_token_s,), 1)
         if len(gaps_s) > 1:
-            self._observer.on_gaps(gaps_s[1:], batch.work.num_decode_seqs)
+            self._observer.on_gaps(gaps_s[1:], members)
 
     def _leave_cohort(self, job: Job, step: int) -> None:
         """Settle the token times of a job whose last decode step over is `step`."""

@@ -102,14 +102,15 @@ class Usage:
 
     def add(self, run: StepRun) -> None:
         """Some steps alike; the mean of their first and last KV use stands for all of them."""
-        batch, last = run.batch, run.kv_blocks_used[-1]
+        batch, (used, waiting) = run.batch, run.occupancy()
+        last = used[-1]
         wall_s = sum(run.walls_s)
         self._busy_s += wall_s
-        self._kv_s += wall_s * (run.kv_blocks_used[0] + last) / 2
+        self._kv_s += wall_s * (used[0] + last) / 2
         self._running_s += wall_s * batch.num_running
         self._kv_peak = max(self._kv_peak, last)
-        if run.num_waiting[-1]:  # who waits joins in the course of a run and does not leave
-            waiting_s = wall_s * (len(run) - run.num_waiting.count(0)) / len(run)
+        if waiting[-1]:  # who waits joins in the course of a run and does not leave
+            waiting_s = wall_s * (1 - waiting.count(0) / len(waiting))
             self._waiting_s += waiting_s
             if batch.num_running >= self._engine.max_num_seqs:
                 self._waiting_slot_s += waiting_s

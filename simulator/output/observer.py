@@ -1,29 +1,30 @@
 """What watches a run. The fleet tells an observer and knows nothing of traces, sketches or figures."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from engine.core.batch import Batch
 from simulator.fleet.job import Job
 
 
-@dataclass(frozen=True, slots=True)
-class StepRun:
+class StepOccupancy(NamedTuple):
+    """What a replica held in each of some steps; the lists have an entry a step."""
+
+    kv_blocks_used: list[int]
+    num_waiting: list[int]
+
+
+class StepRun(NamedTuple):
     """Consecutive steps of one replica, the first being `batch`.
 
-    More than one means plain decode steps: the same requests, contexts growing by a token a step. The lists have an
-    entry a step.
+    More than one means plain decode steps: the same requests, contexts growing by a token a step. `occupancy()` is
+    worked out when it is asked for, and may be asked only while `on_steps` runs: the replica goes on afterwards.
     """
 
     batch: Batch
     start_s: float
-    walls_s: list[float]
-    kv_blocks_used: list[int]
-    num_waiting: list[int]
-
-    def __len__(self) -> int:
-        return len(self.walls_s)
+    walls_s: list[float]  # an entry a step
+    occupancy: Callable[[], StepOccupancy]
 
 
 class Observer(Protocol):

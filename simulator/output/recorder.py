@@ -1,7 +1,6 @@
 """A run as a trace: every step and request, exact, in the format measured ones have."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -27,12 +26,13 @@ class TraceRecorder:
 
     def on_steps(self, replica: int, run: StepRun) -> None:
         """Note each step."""
+        used, waiting = run.occupancy()
         starts_s = accumulate(run.walls_s, initial=run.start_s)
         for i, (start_s, wall_s) in enumerate(zip(starts_s, run.walls_s, strict=False)):
-            row = run.batch.later(i, run.kv_blocks_used[i]) if i else run.batch
-            row = replace(row, num_waiting=run.num_waiting[i])
+            row = run.batch.later(i, used[i]) if i else run.batch
+            row = row._replace(num_waiting=waiting[i])
             self._steps.add(row, StepTiming(start_s, wall_s, device_s=wall_s))
-        self._replica_of_step.extend([replica] * len(run))
+        self._replica_of_step.extend([replica] * len(run.walls_s))
 
     def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Gaps follow from the token times."""

@@ -23,15 +23,15 @@ class LatencySketch:
 
     def __init__(self) -> None:
         self._sketch = DDSketch(RELATIVE_ACCURACY - 0.5 / BINS_PER_E)
+        self._singles_s: list[float] = []
         self._values_s: list[float] = []
-        self._counts: list[int] = []
+        self._counts: list[int] = []  # of each of `_values_s`
         self._total_s = 0.0
 
-    def add(self, value_s: float, count: int = 1) -> None:
-        """`count` values of `value_s`."""
-        self._values_s.append(value_s)
-        self._counts.append(count)
-        if len(self._values_s) > BUFFERED:
+    def add(self, value_s: float) -> None:
+        """One value."""
+        self._singles_s.append(value_s)
+        if len(self._singles_s) > BUFFERED:
             self._flush()
 
     def extend(self, values_s: Sequence[float], count: int) -> None:
@@ -43,15 +43,16 @@ class LatencySketch:
 
     def _flush(self) -> None:
         """Sketch what is buffered, values of one bin together: adding to a sketch costs a microsecond a call."""
-        if not self._values_s:
+        if not (self._singles_s or self._values_s):
             return
-        values_s, counts = np.array(self._values_s), np.array(self._counts)
+        values_s = np.array(self._singles_s + self._values_s)
+        counts = np.array([1] * len(self._singles_s) + self._counts)
         self._total_s += float(values_s @ counts)
         bins, inverse = np.unique(np.rint(np.log(values_s) * BINS_PER_E), return_inverse=True)
         weights = np.bincount(inverse, counts)
         for value_s, weight in zip(np.exp(bins / BINS_PER_E).tolist(), weights.tolist(), strict=True):
             self._sketch.add(value_s, weight)
-        self._values_s, self._counts = [], []
+        self._singles_s, self._values_s, self._counts = [], [], []
 
     @property
     def count(self) -> int:
@@ -87,7 +88,7 @@ class StreamingStats:
 
     def on_steps(self, replica: int, run: StepRun) -> None:
         """Count the steps."""
-        self.num_steps += len(run)
+        self.num_steps += len(run.walls_s)
 
     def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Inter-token latencies."""

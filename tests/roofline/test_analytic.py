@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,7 +113,7 @@ def test_linear_part_turns_compute_bound_at_the_ridge():
 def test_prefill_hides_the_weight_read():
     """Adding decodes to a compute-bound prefill costs their compute and their cache, not another pass over weights."""
     model = analytic()
-    both = replace(prefill(2048), num_decode_seqs=1, decode_tokens=1, decode_kv_tokens=128, decode_kv_max=128)
+    both = prefill(2048)._replace(num_decode_seqs=1, decode_tokens=1, decode_kv_tokens=128, decode_kv_max=128)
     extra = model.seconds(both) - model.seconds(prefill(2048))
     assert extra < 0.01 * model.seconds(DECODE_ONE)
 
