@@ -1,13 +1,15 @@
 """Paged prefill attention: chunks of several sequences, causally, with history. Kernel, launcher, torch reference.
 
-Query tokens times the query heads of one KV head are the rows of one attention problem, cut into tiles that one program
-each works through; every group of heads fills the tiles without gaps. Keys that all rows of a tile see take no mask; the
-diagonal (and the edge of a window) is a loop of its own. The sequence and tile of a program are counted out on the device,
-so short chunks launch no programs for the longest one's tiles; late tiles, which have most keys, start first.
+Query tokens times the query heads of one KV head are the rows of one attention problem, cut into tiles of which each
+program works through one; every group of heads fills the tiles without gaps. Keys that all rows of a tile see take no
+mask; the diagonal (and the edge of a window) is a loop of its own. The sequence and tile of a program are counted out
+on the device, so that short chunks launch no programs for the longest one's tiles; late tiles, which have most keys,
+start first.
 """
 
 import functools
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,12 +27,13 @@ class Chunks(NamedTuple):
 
     tables: [sequences, blocks] int32, block ids, of which those beyond a sequence's end are not looked at; starts:
     [sequences + 1] int32, first query of each sequence and, last, the number of queries; contexts: [sequences] int32,
-    tokens in the cache before each chunk.
+    tokens in the cache before each chunk; max_queries: of one sequence, or more.
     """
 
     tables: Tensor
     starts: Tensor
     contexts: Tensor
+    max_queries: int
 
 
 def paged_prefill(
@@ -46,21 +49,19 @@ def paged_prefill(
     out = torch.zeros_like(q)
     scaled = q * (options.score_scale(q.shape[-1]) * math.sqrt(q.shape[-1]))
     bounds = chunks.starts.tolist()
-    for row, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for row, (start, end) in enumerate(pairwise(bounds)):
         if start < end:
             table, context = chunks.tables[row], int(chunks.contexts[row])
             out[start:end] = prefill_attention(scaled[start:end], k_cache, v_cache, table, context, options.window)
     return out.mul_(options.v_scale)
 
 
-def launch(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, chunks: Chunks, options: AttentionOptions = DEFAULT
-) -> Tensor:
+def launch(q: Tensor, k_cache: Tensor, v_cache: Tensor, chunks: Chunks, options: AttentionOptions = DEFAULT) -> Tensor:
     """Run the kernel: `paged_prefill` on tensors of a GPU, or of a CPU under Triton's interpreter.
 
     All tensors but tables are contiguous.
     """
-    tables, starts, contexts = chunks
+    tables, starts, contexts, max_queries = chunks
     assert all(tensor.is_contiguous() for tensor in (q, k_cache, v_cache, starts, contexts))
     assert tables.dtype == starts.dtype == contexts.dtype == torch.int32 and tables.stride(1) == 1
     assert options.k_scale > 0, "the maximum of the scores is taken before they are scaled"
@@ -68,11 +69,11 @@ def launch(
     out = torch.empty_like(q)
     if not len(q) or not len(tables):
         return out
-    cut = tile(shape, len(q) * shape.group, gpu(q.device).processors)
+    cut = tile(shape, max_queries * shape.group, -(-len(q) * shape.num_heads // gpu(q.device).processors))
     plan = config(shape, power_of_two(max(len(tables), 32)), cut)
     tiles = -(-len(q) * shape.group // cut.rows) + len(tables)  # each sequence's last is not full
     k_cache, v_cache = shape.viewed(k_cache), shape.viewed(v_cache)
-    assert_aligned(out, q, k_cache, v_cache, tables, starts, contexts)
+    assert_aligned(out, q, k_cache, v_cache)  # what is read a number at a time may be anywhere
     scale = options.score_scale(shape.head_dim) * math.log2(math.e)
     _kernel[(tiles * shape.kv_heads,)](
         out, q, k_cache, v_cache, tables, starts, contexts,
@@ -94,14 +95,13 @@ def _kernel(
     if sequence >= num_seqs:
         return
     context = tl.load(contexts_ptr + sequence)
-    rows, columns = row + tl.arange(0, ROWS), tl.arange(0, DIM)
     places, stored = _places(start, head, row, num_rows, KV_HEADS, GROUP, HEAD_DIM, ROWS, DIM)
     q, scales = narrow_queries(tl.load(q_ptr + places, mask=stored, other=0.0), scale, IS_FP8, COMPUTE)
     first = context + row // GROUP  # position of the tile's first query
     last = context + (tl.minimum(row + ROWS, num_rows) - 1) // GROUP
     total, summed = _attend_keys(
         q, k_ptr + head * HEAD_DIM, v_ptr + head * HEAD_DIM, tables_ptr + sequence.to(tl.int64) * table_stride,
-        scales, tl.minimum(context + rows // GROUP, last), first, last,
+        scales, tl.minimum(context + (row + tl.arange(0, ROWS)) // GROUP, last), first, last,
         KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, COMPUTE, PRECISION, INDEX,
     )  # fmt: skip
     # Counted out anew: kept from before, the places would take registers all the while.
@@ -170,7 +170,7 @@ def _attend_keys(
 
 
 class Tile(NamedTuple):
-    """Query rows and keys that a program multiplies at a time, by how many warps, with how many tiles of keys on hand."""
+    """Query rows and keys that a program multiplies at a time, its warps, and the stages of its pipeline of loads."""
 
     rows: int
     keys: int
@@ -192,16 +192,16 @@ _FP8 = {
 _EXACT = {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(16, 16, 8, 2)}
 
 
-def tile(shape: PagedShape, num_rows: int, processors: int) -> Tile:
-    """The tile for `num_rows` query tokens x grouped heads: smaller where the device would stand idle otherwise."""
-    dim = max(power_of_two(shape.head_dim), 64)
+def tile(shape: PagedShape, longest: int, share: int) -> Tile:
+    """The tile for chunks of at most `longest` rows (query tokens x grouped heads), `share` rows a multiprocessor."""
+    dim = max(shape.padded["DIM"], 64)
     if shape.is_exact or shape.architecture == INTERPRETER:
         return _EXACT[dim]
     family = {9: 90, 10: 100}.get(shape.architecture // 10, 80)
     largest = (_FP8 if shape.is_fp8 else _HALF)[family][dim]
-    if num_rows <= 16:
+    if longest <= 16:
         return Tile(16, 64 if dim <= 128 else 32, 4, 3)
-    if dim <= 128 and not shape.is_fp8 and -(-num_rows // largest.rows) * shape.kv_heads < processors:
+    if min(longest, share) <= 64 and dim <= 128 and not shape.is_fp8:  # large tiles would be empty, or too few
         return Tile(64, 64, 4, 2)
     return largest
 
@@ -209,21 +209,22 @@ def tile(shape: PagedShape, num_rows: int, processors: int) -> Tile:
 @functools.lru_cache(maxsize=4096)
 def config(shape: PagedShape, num_seqs: int, tile: Tile) -> KernelConfig:
     """How chunks of up to `num_seqs` sequences, a power of two, are worked through in such tiles."""
-    matrix = {80: r"HMMA", 90: r"HGMMA" if tile.rows >= 64 else r"HMMA", 100: r"UTC.MMA" if tile.rows >= 64 else r"HMMA"}
+    matrix = {90: "HGMMA", 100: "UTC.MMA"}.get(shape.architecture, "HMMA") if tile.rows >= 64 else "HMMA"
     return KernelConfig(
-        name=f"paged_prefill {shape} rows={tile.rows}",
+        name=f"paged_prefill {shape} {tile.rows} rows",
         kernel=_kernel,
         types=shape.types | {"starts_ptr": "*i32"},
         choices=shape.choices | {"SEQS": num_seqs, "ROWS": tile.rows, "TILE": tile.keys} | shape.padded,
         num_warps=tile.warps,
         num_stages=tile.stages,
         architectures=(shape.architecture,),
-        machine_code=((shape.architecture, matrix.get(shape.architecture, "HMMA")), (shape.architecture, r"LDGSTS\.E\.BYPASS\.128")),
+        machine_code=(matrix, r"LDGSTS\.E\.BYPASS\.128"),
     )
 
 
 def configs() -> tuple[KernelConfig, ...]:
-    """Configurations of the kinds of models that are supported, long chunks; and a short one."""
-    full = [config(shape, 32, tile(shape, 1 << 16, 1)) for shape in typical_shapes()]
-    short = PagedShape(90, torch.bfloat16, torch.bfloat16, kv_heads=8, group=4, head_dim=128, block_size=16)
-    return (*full, config(short, 32, tile(short, 16, 132)), config(short, 32, tile(short, 64, 132)))
+    """Configurations for the kinds of models that are supported; for one of them, of short chunks too."""
+    shapes = tuple(typical_shapes())
+    plans = [(shape, tile(shape, 1 << 16, 1 << 16)) for shape in shapes]
+    plans += [(shape, tile(shape, longest, 1 << 16)) for shape in shapes[::6] for longest in (16, 64)]
+    return tuple(config(shape, 32, cut) for shape, cut in plans)

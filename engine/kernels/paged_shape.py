@@ -90,9 +90,15 @@ class PagedShape:
         )
 
     def __str__(self) -> str:
-        heads = f"{self.kv_heads * self.group}/{self.kv_heads} heads d={self.head_dim} block={self.block_size}"
+        heads = f"{self.num_heads}/{self.kv_heads} heads d={self.head_dim} block={self.block_size}"
         cache = "" if self.cache_dtype == self.dtype else f" kv={dtype_name(self.cache_dtype)}"
-        return f"{dtype_name(self.dtype)}{cache} {heads}" + (f" window={self.window}" if self.window else "")
+        window = f" window={self.window}" if self.window else ""
+        return f"sm_{self.architecture} {dtype_name(self.dtype)}{cache} {heads}{window}"
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads."""
+        return self.kv_heads * self.group
 
     @property
     def is_fp8(self) -> bool:
@@ -148,7 +154,7 @@ class PagedShape:
 
 
 def typical_shapes() -> Iterator[PagedShape]:
-    """Shapes that between them have every head dimension, number format, and way to find a block, on every architecture."""
+    """On every architecture, shapes with every head dimension, number format and way to find a block between them."""
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     for architecture in ARCHITECTURES:
         shape = functools.partial(PagedShape, architecture)

@@ -1,9 +1,9 @@
 """What the two paged attention kernels share: a tile of cached keys or values, one step of online softmax.
 
-A tile is TILE consecutive tokens of one sequence for one KV head, whatever the block size: each row is found through the
-block table. The block ids of a tile are loaded one tile ahead, so that the addresses of its keys and values never wait
-for memory. Rows beyond the context repeat its last token: they touch no memory that the sequence does not own, need no
-mask, and cannot bring a NaN into `0 * value`.
+A tile is TILE consecutive tokens of one sequence for one KV head, whatever the block size: each row is found through
+the block table. The block ids of a tile are loaded one tile ahead, so that the addresses of its keys and values never
+wait for memory. Rows beyond the context repeat its last token: they touch no memory that the sequence does not own,
+need no mask, and cannot bring a NaN into `0 * value`.
 """
 
 from engine.kernels.triton_language import jit, tl
@@ -48,11 +48,7 @@ def load_tile(cache_ptr, offsets, HEAD_DIM: tl.constexpr, DIM: tl.constexpr):
     """Rows of a cache, [TILE, DIM]; columns beyond HEAD_DIM are 0."""
     columns = tl.arange(0, DIM)
     pointers = cache_ptr + offsets[:, None] + columns[None, :]
-    if HEAD_DIM == DIM:
-        rows = tl.load(pointers)
-    else:
-        rows = tl.load(pointers, mask=columns[None, :] < HEAD_DIM, other=0.0)
-    return rows
+    return tl.load(pointers) if HEAD_DIM == DIM else tl.load(pointers, mask=columns[None, :] < HEAD_DIM, other=0.0)
 
 
 @jit
@@ -108,8 +104,8 @@ def attend_tiles(
 ):  # fmt: skip
     """`attend` over the tiles start <= tile < end: the new (maximum, total, summed).
 
-    positions: of the rows' queries, [rows], or [1] if they have one; last: the last of them. WHOLE: every row sees every
-    key of these tiles.
+    positions: of the rows' queries, [rows], or [1] if they have one; last: the last of them. WHOLE: every row sees all
+    keys of these tiles.
     """
     blocks = find_blocks(table_ptr, tl.minimum(start, last // TILE), last, BLOCK_SIZE, TILE, WHOLE)
     for tile in tl.range(start, end):
