@@ -4,7 +4,19 @@ from engine.kernels.rope import apply_rope
 from engine.execution.sampler import uniforms
 from engine.kernels.sampling import Filters, draw
 import numpy as np
-def rope_and_write(qkv, table, positions, slots, k_cache, v_cache, q_norm=None, k_norm=None, eps=1e-5):
+from typing import NamedTuple, Any
+class PagedKV(NamedTuple):
+    keys: Any
+    values: Any
+    k_scale: float = 1.0
+    v_scale: float = 1.0
+class HeadNorm(NamedTuple):
+    q: Any
+    k: Any
+    eps: float
+def rope_and_write(qkv, table, positions, slots, cache, norm=None):
+    k_cache,v_cache=cache.keys,cache.values
+    q_norm,k_norm,eps=norm or (None,None,0)
     d=k_cache.shape[-1]; K=k_cache.shape[-2]
     H=qkv.shape[-1]//d-2*K
     qk,v=qkv.view(-1,H+2*K,d).split((H+K,K),1)

@@ -10,7 +10,7 @@ from engine.execution.model import LayerWeights
 from engine.kernels.paged_decode import paged_decode
 from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.paged_shape import AttentionOptions
-from engine.execution._stand_ins import rope_and_write
+from engine.execution._stand_ins import HeadNorm, PagedKV, rope_and_write
 from engine.kernels.rope import RopeTable
 
 
@@ -35,7 +35,9 @@ class DeviceAttention:
     def __call__(self, index: int, layer: LayerWeights, qkv: Tensor) -> Tensor:
         """See `model.Attention`."""
         k_cache, v_cache, decodes = self.cache.keys[index], self.cache.values[index], len(self.contexts)
-        q = rope_and_write(qkv, self.rope, self.positions, self.slots, k_cache, v_cache, layer.q_norm, layer.k_norm, self.eps)
+        kv = PagedKV(k_cache, v_cache, self.options.k_scale, self.options.v_scale)
+        norm = HeadNorm(layer.q_norm, layer.k_norm, self.eps) if layer.q_norm is not None and layer.k_norm is not None else None
+        q = rope_and_write(qkv, self.rope, self.positions, self.slots, kv, norm)
         if self.chunks is None:
             return paged_decode(q, k_cache, v_cache, self.tables, self.contexts, self.options).flatten(1)
         out = torch.empty_like(q)
