@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 
 from roofline import console
-from roofline.analytic import AnalyticStepTime, Breakdown
+from roofline.analytic import AnalyticStepTime
 from roofline.batch_text import parse_batch
+from roofline.breakdown import Breakdown
 from roofline.formats import BYTES_PER_ELEMENT, format_name
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import MemoryLayout, MemoryPlan, fitting_plan

@@ -6,7 +6,7 @@ from roofline.errors import CapacityError
 from roofline.formats import BYTES_PER_ELEMENT, bytes_per_element
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
-from roofline.parallelism import TensorSplit, degrees
+from roofline.parallelism import Parallelism, RankShare, degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ def memory_plan(
 ) -> MemoryPlan:
     """Divide an accelerator's memory, fitting or not; `efficiency` says what else takes some."""
     layout = layout or MemoryLayout()
-    split = TensorSplit(shape, layout.tensor_parallel)
+    share = RankShare(shape, Parallelism(layout.tensor_parallel))
     return MemoryPlan(
         memory_bytes=hardware.memory_bytes,
-        weight_bytes=split.weight_bytes(layout.weight_dtype),
+        weight_bytes=share.weight_bytes(layout.weight_dtype),
         other_bytes=efficiency.other_memory_bytes,
-        kv_bytes_per_token=split.kv_bytes_per_token(layout.kv_dtype),
+        kv_bytes_per_token=share.kv_bytes_per_token(layout.kv_dtype),
         block_size=layout.block_size,
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from roofline.catalogue_data import read_json_object
 from roofline.errors import InputError, ModelError
 from roofline.model_shape import ModelShape
+from roofline.quantization_config import from_modelopt_file
 
 
 def load_model_shape(source: str) -> ModelShape:
@@ -31,6 +32,9 @@ def load_model_shape(source: str) -> ModelShape:
 def _from_config(path: Path) -> ModelShape:
     try:
         config = read_json_object(path)
+        beside = path.with_name("hf_quant_config.json")
+        if "quantization_config" not in config and beside.is_file():
+            config["quantization_config"] = from_modelopt_file(read_json_object(beside))
     except InputError as error:
         raise ModelError(str(error)) from error
     try:

@@ -19,6 +19,7 @@ from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import MemoryLayout, fitting_plan
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
+from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, FloatArray, StepTimeModel
 from simulator.fleet.cluster import FleetSpec
 from simulator.output.results import Badge
@@ -119,9 +120,8 @@ def _accelerator(scenario: Scenario) -> HardwareSpec:
 def _analytic(scenario: Scenario, shape: ModelShape) -> AnalyticStepTime:
     hardware = _accelerator(scenario)
     efficiency = Efficiency.prior(hardware)
-    return AnalyticStepTime(
-        shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, scenario.parallelism.tensor
-    )
+    split = Parallelism(scenario.parallelism.tensor)
+    return AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, split)
 
 
 def _engine(scenario: Scenario, shape: ModelShape) -> EngineConfig:

@@ -9,6 +9,7 @@ from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import MemoryLayout, MemoryPlan, fitting_plan
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
+from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, chunk_attn_pairs
 from simulator.scenario import Scenario
 from views import words
@@ -46,7 +47,7 @@ def facts_of(scenario: Scenario) -> Facts:
     degree = scenario.parallelism.tensor
     layout = MemoryLayout(scenario.weight_dtype, scenario.kv_dtype, degree, scenario.engine.block_size)
     memory = fitting_plan(shape, hardware, efficiency, layout)
-    step_time = AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, degree)
+    step_time = AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, Parallelism(degree))
     return Facts(shape, hardware, memory, step_time)
 
 

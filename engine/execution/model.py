@@ -25,7 +25,7 @@ class DecodeGroup:
 
     rows: Tensor | None  # [sequences]
     tables: Tensor  # [sequences, blocks], null-padded
-    mask: Tensor  # [sequences, 1, 1, blocks * block_size]: 0 in the context, -inf beyond
+    mask: Tensor  # [sequences, 1, 1, blocks * block_size]: 0 in the context and window, -inf outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class LlamaWeights:
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor  # [hidden]
     head: Linear  # [hidden] -> [vocabulary]
+    rope_divisors: Tensor | None = None  # [head_dim / 2] float64, of the rotary frequencies, where the file has them
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,7 +103,7 @@ class Llama:
     def __init__(self, shape: ModelShape, weights: LlamaWeights) -> None:
         self.shape = shape
         self.weights = weights
-        self.rope = rope_table(shape, weights.dtype, weights.device)
+        self.rope = rope_table(shape, weights.dtype, weights.device, weights.rope_divisors)
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Tensor:
@@ -141,7 +142,7 @@ class GatheredAttention:
         k_cache, v_cache = self._cache.keys[index], self._cache.values[index]
         write_kv(k_cache, k, self._inputs.slots)
         write_kv(v_cache, v, self._inputs.slots)
-        mixed = _attend(q, k_cache, v_cache, self._inputs)
+        mixed = _attend(q, k_cache, v_cache, self._inputs, self._shape.sliding_window or 0)
         return mixed.view(len(mixed), -1)
 
     def _heads(self, layer: LayerWeights, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,8 +158,8 @@ class GatheredAttention:
         return q, k, v
 
 
-def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) -> Tensor:
-    """Attention of all tokens of the step: [tokens, num_heads, head_dim]."""
+def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs, window: int) -> Tensor:
+    """Attention of all tokens of the step, [tokens, num_heads, head_dim]; the groups' masks know the window."""
     decodes = q[: inputs.num_decodes]
     if not inputs.chunks and inputs.groups[0].rows is None:
         return decode_attention(decodes, k_cache, v_cache, inputs.groups[0].tables, inputs.groups[0].mask)
@@ -171,5 +172,5 @@ def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) 
             out.index_copy_(0, group.rows, part)
     for chunk in inputs.chunks:
         rows = slice(chunk.start, chunk.start + chunk.num_tokens)
-        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.table, chunk.context)
+        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.table, chunk.context, window)
     return out

@@ -117,8 +117,11 @@ class Runner:
 
     def _group(self, contexts: Integers, tables: Integers, rows: Integers | None) -> DecodeGroup:
         blocks = -(-int(contexts.max()) // self._block_size)
-        beyond = np.arange(blocks * self._block_size) >= contexts[:, None]
-        mask = self._tensor(np.where(beyond, -np.inf, 0.0).astype(np.float32)).to(self.model.weights.dtype)
+        places, window = np.arange(blocks * self._block_size), self.model.shape.sliding_window
+        unseen = places >= contexts[:, None]
+        if window is not None:
+            unseen |= places < contexts[:, None] - window
+        mask = self._tensor(np.where(unseen, -np.inf, 0.0).astype(np.float32)).to(self.model.weights.dtype)
         return DecodeGroup(
             rows=None if rows is None else self._tensor(rows),
             tables=self._tensor(np.ascontiguousarray(tables[:, :blocks])),

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from engine.kernels import rms_norm
+from engine.kernels import rms_norm, rope, silu_mul
 from engine.kernels.kernel_config import ALIGNMENT_BYTES, KernelConfig
 from roofline import console
 from roofline.errors import InputError
@@ -46,7 +46,7 @@ class Resources:
 
 def shipped() -> tuple[KernelConfig, ...]:
     """Every configuration that a launcher may choose for the models and settings that are supported."""
-    return (*rms_norm.configs(),)
+    return (*rms_norm.configs(), *rope.configs(), *silu_mul.configs())
 
 
 def compiled(config: KernelConfig, architecture: int) -> Resources:
@@ -108,8 +108,8 @@ def _complaints(config: KernelConfig, found: Resources) -> Iterator[str]:
     limit = SHARED_LIMIT_BYTES[found.architecture]
     if found.shared_bytes > limit:
         yield f"{found.shared_bytes} bytes of shared memory, and the architecture has {limit}"
-    for architecture, pattern in config.machine_code:
-        if architecture == found.architecture and not any(re.match(pattern, opcode) for opcode in found.opcodes):
+    for pattern in config.instructions(found.architecture):
+        if not any(re.match(pattern, opcode) for opcode in found.opcodes):
             yield f"no instruction {pattern}"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from roofline.model_shape import ModelShape, catalogue_names
+
 ALIGNMENT_BYTES = 16  # Triton's: the width of the widest load, and what the compiler is told of every pointer
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 
@@ -28,7 +30,8 @@ class KernelConfig:
     types: Triton's type of each run-time argument ("*bf16", "i32", "fp32"); pointers are taken as multiples of
     `ALIGNMENT_BYTES`, and so are the integers in `divisible`, which the launcher has to keep (`assert_aligned`).
     absent: optional tensors that are None. choices: the compile-time arguments, which the launch passes as keywords.
-    machine_code: (architecture, regular expression) of SASS opcodes that have to be there.
+    machine_code: regular expressions of SASS opcodes that have to be there, on every architecture or, as a pair
+    (architecture, expression), on one.
     """
 
     name: str
@@ -40,7 +43,7 @@ class KernelConfig:
     num_warps: int = 4
     num_stages: int = 3
     architectures: tuple[int, ...] = ARCHITECTURES
-    machine_code: tuple[tuple[int, str], ...] = ()
+    machine_code: tuple[str | tuple[int, str], ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,6 +52,11 @@ class KernelConfig:
         Products and sums fuse: the default of triton up to 3.9 changes after it, and says so in a warning.
         """
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+
+    def instructions(self, architecture: int) -> tuple[str, ...]:
+        """Expressions of `machine_code` that hold on an architecture."""
+        pairs = ((architecture, entry) if isinstance(entry, str) else entry for entry in self.machine_code)
+        return tuple(pattern for holds_on, pattern in pairs if holds_on == architecture)
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -75,3 +83,8 @@ def power_of_two(number: int) -> int:
 def dtype_name(dtype: torch.dtype) -> str:
     """`bfloat16` for torch.bfloat16."""
     return str(dtype).removeprefix("torch.")
+
+
+def shipped_shapes() -> tuple[ModelShape, ...]:
+    """The models whose sizes are compiled ahead of time: the catalogue's."""
+    return tuple(ModelShape.from_catalogue(name) for name in catalogue_names())

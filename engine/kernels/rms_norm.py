@@ -7,10 +7,8 @@ value once each way. The kernel rounds where the reference does.
 import torch
 from torch import Tensor
 
-from engine.kernels.kernel_config import KernelConfig, assert_aligned, dtype_name, pointer, power_of_two
+from engine.kernels.kernel_config import KernelConfig, assert_aligned, dtype_name, pointer, power_of_two, shipped_shapes
 from engine.kernels.triton_language import jit, tl
-
-HIDDEN_SIZES = (576, 896, 1024, 2048, 4096, 5120, 8192)  # of SmolLM2-135M to 70B models; any other compiles on demand
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -75,11 +73,12 @@ def config(num_columns: int, dtype: torch.dtype, adds: bool) -> KernelConfig:
         absent=frozenset() if adds else frozenset({"residual_ptr"}),
         choices={"N": num_columns, "BLOCK": block},
         num_warps=min(max(block * dtype.itemsize // (2 * 16 * 32), 1), 16),
-        machine_code=tuple((architecture, r"LDG\.E\.128") for architecture in (80, 90, 100)),
+        machine_code=(r"LDG\.E.*\.128", r"STG\.E.*\.128"),
     )
 
 
 def configs() -> tuple[KernelConfig, ...]:
-    """The configurations of models in the catalogue."""
-    half = [config(size, torch.bfloat16, adds=True) for size in HIDDEN_SIZES]
-    return (*half, config(4096, torch.bfloat16, adds=False), config(576, torch.float32, adds=True))
+    """The configurations of the catalogue's models; alone, and in float32, for the smallest."""
+    sizes = sorted({shape.hidden_size for shape in shipped_shapes()})
+    adding = (config(size, torch.bfloat16, adds=True) for size in sizes)
+    return (*adding, config(sizes[0], torch.bfloat16, adds=False), config(sizes[0], torch.float32, adds=True))

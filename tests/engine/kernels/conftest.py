@@ -1,4 +1,4 @@
-"""Where the kernels of these tests run, and right rounding where that is Triton's interpreter."""
+"""Where the kernels of these tests run, and a device's arithmetic where that is Triton's interpreter."""
 
 from typing import Any
 
@@ -18,18 +18,19 @@ def device() -> str:
     return "cuda" if HAS_NVIDIA_GPU else "cpu"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _rounding() -> Any:
-    """The interpreter cuts float32 to bfloat16 and loses a carry on the way to float8; devices round to nearest even.
+@pytest.fixture(autouse=True)
+def _device_arithmetic() -> Any:
+    """What the interpreter does other than a device, seen in triton 3.6.0 to 3.9.0.
 
-    Seen in triton 3.6.0 to 3.9.0. While these tests run, torch converts for it.
+    It cuts float32 to bfloat16 and loses a carry on the way to float8, where devices round to nearest even: torch
+    converts for it. And numpy warns of an infinity that a device just has.
     """
     if not HAS_TRITON or HAS_NVIDIA_GPU:
         yield
         return
     from triton.runtime import interpreter
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         patch.setattr(interpreter, "_convert_float", _converted)
         yield
 
