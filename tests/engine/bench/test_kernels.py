@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from engine.bench import timing
-from engine.bench.kernel_cases import cases, decode_case, norm_case, prefill_case
+from engine.bench.kernel_cases import cases, decode_case, norm_case, prefill_case, write_case
 from engine.bench.kernel_sizes import H200, SMOKE, Heads
 from engine.bench.kernels import OURS, figures, kernels_table, measure_kernels
 from engine.bench.machine import Machine
@@ -59,6 +59,21 @@ def test_a_wrong_result_is_never_timed_and_a_broken_rival_costs_itself_alone():
     assert "wrong result" in others[0].failure and "wrong result" in others[1].failure
     assert others[2].failure == "ImportError: no such symbol"
     assert kernels_table([ours, *others]).row_count == 4
+
+
+def test_an_operation_that_leaves_its_side_effect_out_is_wrong():
+    """The cache and the residual count as well, not only what is returned."""
+    for make, name in ((norm_case, "residual"), (write_case, "keys"), (write_case, "values")):
+        case = make(ODD, 3)
+
+        def partial(inputs, case=case, name=name):
+            before = inputs[name].clone()
+            returned = case.ours(inputs)
+            inputs[name].copy_(before)
+            return returned
+
+        (row,) = (r for r in measure([replace(case, rivals={"partial": partial})]) if r.implementation == "partial")
+        assert "wrong result" in row.failure
 
 
 def test_counts_are_the_operations_least():

@@ -63,7 +63,7 @@ def test_latency_batches_follow_one_another_and_miss_the_prefix_cache(tiny, tmp_
 def test_latency_refuses_what_cannot_be_served(tiny):
     llm = LLM(tiny, None, CONFIG)
     for plan, error, message in (
-        (LatencyPlan(batch=5), InputError, "a batch of 5 exceeds max_num_seqs 4"),
+        (LatencyPlan(batch=5, input_len=8, output_len=2), InputError, "a batch of 5 exceeds max_num_seqs 4"),
         (LatencyPlan(input_len=120, output_len=20), InputError, "beyond the context of 128"),
     ):
         with pytest.raises(error, match=message):
