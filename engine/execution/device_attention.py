@@ -10,8 +10,7 @@ from engine.execution.model import LayerWeights
 from engine.kernels.paged_decode import paged_decode
 from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.paged_shape import AttentionOptions
-from engine.execution._stand_ins import HeadNorm, PagedKV, rope_and_write
-from engine.kernels.rope import RopeTable
+from engine.kernels.rope import HeadNorm, PagedKV, RopeTable, rope_and_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,8 @@ class DeviceAttention:
         """See `model.Attention`."""
         k_cache, v_cache, decodes = self.cache.keys[index], self.cache.values[index], len(self.contexts)
         kv = PagedKV(k_cache, v_cache, self.options.k_scale, self.options.v_scale)
-        norm = (
-            HeadNorm(layer.q_norm, layer.k_norm, self.eps)
-            if layer.q_norm is not None and layer.k_norm is not None
-            else None
-        )
+        weights = layer.q_norm, layer.k_norm
+        norm = None if weights[0] is None or weights[1] is None else HeadNorm(weights[0], weights[1], self.eps)
         q = rope_and_write(qkv, self.rope, self.positions, self.slots, kv, norm)
         if self.chunks is None:
             return paged_decode(q, k_cache, v_cache, self.tables, self.contexts, self.options).flatten(1)

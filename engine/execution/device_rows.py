@@ -23,7 +23,7 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class RowChanges:
-    """copies: [n, 2] of (place, place it comes from), all read before any is written; values: [n, 2] of (place, value)."""
+    """copies: [n, 2] of (place, source), all read before any is written; values: [n, 2] of (place, value)."""
 
     copies: Pairs
     values: Pairs

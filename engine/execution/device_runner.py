@@ -6,7 +6,8 @@ the next larger batch size. At most two steps are on their way: what a step read
 before the step after the next.
 """
 
-from collections.abc import Mapping, Sequence as Items
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import numpy as np

@@ -46,7 +46,7 @@ def tiny_model(shape: ModelShape = TINY, dtype: torch.dtype = torch.float32) -> 
 
 
 def reference(checkpoint, dtype: torch.dtype = torch.float32):
-    """Transformers' model of a checkpoint: Qwen3 where queries and keys are normalised, Qwen2 with its biases, Llama."""
+    """Transformers' model of a checkpoint: Qwen3 with head norms, Qwen2 with its biases, else Llama."""
     import transformers
 
     shape = checkpoint.shape

@@ -49,7 +49,7 @@ def test_a_model_that_leaves_no_room_names_the_settings():
 
 def test_a_pool_beyond_the_free_memory_is_refused():
     check_pool(10, BLOCK, 10 * BLOCK.num_bytes)
-    with pytest.raises(CapacityError, match="11 KV blocks of 16 tokens of tiny .* lower num_blocks"):
+    with pytest.raises(CapacityError, match=r"11 KV blocks of 16 tokens of tiny .* lower num_blocks"):
         check_pool(11, BLOCK, 11 * BLOCK.num_bytes - 1)
 
 
@@ -60,9 +60,9 @@ def test_a_utilization_is_a_fraction(utilization):
 
 
 def test_running_out_of_memory_becomes_a_sentence_with_its_remedy():
-    with pytest.raises(CapacityError, match="does not hold the weights; use a smaller model") as said:
-        with out_of_memory_means("the weights", "use a smaller model"):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    says = pytest.raises(CapacityError, match="does not hold the weights; use a smaller model")
+    with says as said, out_of_memory_means("the weights", "use a smaller model"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     assert isinstance(said.value.__cause__, torch.OutOfMemoryError)
     with pytest.raises(ValueError, match="other"), out_of_memory_means("the weights", "use a smaller model"):
         raise ValueError("other")
