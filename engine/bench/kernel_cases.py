@@ -179,6 +179,10 @@ def _paged(
     tables = order.view(count, blocks)
     cache = (1 + count * blocks, size, heads.kv, heads.dim)
     k_cache, v_cache = (_normal(cache, suite.dtype, device, draws) for _ in range(2))
+    mask = {}
+    if 1 < queries[0] < length:  # elsewhere the mask is plain causal, or none
+        places = torch.arange(length, device=device)
+        mask = {"mask": places <= places[contexts[0] :, None]}
     starts = torch.arange(count + 1, dtype=torch.int32, device=device) * queries[0]
     cached = torch.tensor(contexts, dtype=torch.int32, device=device)
     return {
@@ -189,6 +193,7 @@ def _paged(
         "starts": starts,
         "contexts": cached,
         "ends": cached + queries[0],
+        **mask,
         **{f"dense_{name}": _gathered(c, tables, length) for name, c in (("k", k_cache), ("v", v_cache))},
     }
 
@@ -203,12 +208,8 @@ def _dense_attention(x: Inputs, heads: Heads) -> Tensor:
     """torch's attention on the dense copies: causal, the queries being the last tokens of each sequence."""
     k, v = x["dense_k"], x["dense_v"]
     q = x["q"].view(len(k), -1, heads.query, heads.dim).transpose(1, 2)
-    tokens, length = q.shape[2], k.shape[2]
-    mask = None
-    if 1 < tokens < length:
-        places = torch.arange(length, device=q.device)
-        mask = places <= places[length - tokens :, None]
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=tokens == length > 1, enable_gqa=True)
+    is_causal = q.shape[2] == k.shape[2] > 1
+    out = F.scaled_dot_product_attention(q, k, v, x.get("mask"), is_causal=is_causal, enable_gqa=True)
     return out.transpose(1, 2).reshape(x["q"].shape)
 
 
