@@ -8,6 +8,7 @@ import typer
 
 from engine.bench import options as o
 from engine.bench import targets as goals
+from engine.bench.app import app
 from engine.bench.bundle import bundles_in, read_result
 from engine.bench.bundle import unpack as unpack_bundle
 from engine.bench.running import print_sentences
@@ -18,6 +19,7 @@ from roofline.files import write_whole
 _INTERRUPTED_HINT = "Stopped. The same command goes on where it was."
 
 
+@app.command()
 def kernels(
     *,
     suite: Annotated[str | None, typer.Option(help="h200 or smoke; without it, what suits the device.")] = None,
@@ -62,6 +64,7 @@ def kernels(
     print_sentences([f"Ceilings measured on {machine.name}: {memory:,.1f} GB/s, {products}."])
 
 
+@app.command()
 def campaign(
     *,
     preset: Annotated[str, typer.Option(help="h200, or cpu-smoke to see that everything runs.")] = "h200",
@@ -91,6 +94,7 @@ def campaign(
     print_sentences([f"Bundles and {SUMMARY_FILE} are in {out}; `engine bench unpack {out}` gives the traces."])
 
 
+@app.command()
 def unpack(
     source: Annotated[Path, typer.Argument(help="A campaign's folder, or one of its .zip files.")],
     *,
@@ -104,6 +108,7 @@ def unpack(
             print_sentences([str(folder)])
 
 
+@app.command()
 def targets(
     *,
     measured: Annotated[Path | None, typer.Option(help="A campaign's summary.json, for the measured column.")] = None,

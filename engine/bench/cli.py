@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from engine.bench import campaign_cli, offline_cli
 from engine.bench import options as o
-from engine.bench.campaign_cli import campaign, kernels, targets, unpack
+from engine.bench.app import app
 from engine.bench.engine_choice import EngineChoice
 from engine.bench.grid import Grid
 from engine.bench.load import Load
-from engine.bench.offline_cli import latency, throughput
 from engine.bench.running import machine_of, print_sentences, shares_of
 from engine.core.bench_result import bench_result
 from engine.core.metrics import Slo, parse_slo
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from engine.bench.serve import Session
     from engine.bench.steps import GridSession
 
-app = typer.Typer(no_args_is_help=True, help="Measure this engine on this machine; every run writes what it measured.")
-for command in (throughput, latency, kernels, campaign, unpack, targets):
-    app.command()(command)
+__all__ = ["app", "campaign_cli", "offline_cli"]  # the two modules add their commands as they are loaded
 
 
 def listed(name: str) -> str:

@@ -5,15 +5,18 @@ the work: the engine's public function (a Triton kernel on a GPU, its torch refe
 libraries are installed (rivals.py). `reference` computes the same in float32.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from engine.bench import rivals
-from engine.bench.kernel_sizes import Case, Heads, Inputs, Suite
+from engine.bench.kernel_sizes import Case, Do, Heads, Inputs, Suite
 from engine.kernels.paged_decode import paged_decode
 from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.rms_norm import add_rms_norm
+from engine.kernels.rope import PagedKV, RopeTable, apply_rope, rope_and_write, write_kv
 from engine.kernels.silu_mul import silu_mul
 from roofline.step_time import chunk_attn_pairs
 
@@ -24,7 +27,7 @@ def cases(suite: Suite) -> list[Case]:
     """All of a suite's, attention first: it is what the targets are about."""
     decodes = [decode_case(suite, *sizes) for sizes in suite.decodes]
     prefills = [prefill_case(suite, *sizes) for sizes in suite.prefills]
-    rowwise = [make(suite, rows) for rows in suite.rows for make in (norm_case, silu_case)]
+    rowwise = [make(suite, rows) for rows in suite.rows for make in (norm_case, write_case, silu_case)]
     return [*decodes, *prefills, *rowwise]
 
 
@@ -72,11 +75,14 @@ def norm_case(suite: Suite, rows: int) -> Case:
     n = suite.hidden
 
     def make(device: torch.device, draws: torch.Generator) -> Inputs:
-        x, residual, weight = (_normal(size, suite.dtype, device, draws) for size in ((rows, n), (rows, n), (n,)))
-        return {"x": x, "residual": residual, "weight": weight, "before": residual.clone()}
+        sizes = {"x": (rows, n), "residual": (rows, n), "weight": (n,)}
+        return {name: _normal(size, suite.dtype, device, draws) for name, size in sizes.items()}
 
     def plain(x: Inputs) -> Tensor:
-        return F.rms_norm(x["x"] + x["residual"], (n,), x["weight"], EPS)
+        return F.rms_norm(x["residual"].add_(x["x"]), (n,), x["weight"], EPS)
+
+    def outcome(x: Inputs, normed: Tensor) -> Tensor:
+        return torch.cat((normed, x["residual"]))
 
     return Case(
         operation="residual + RMSNorm",
@@ -86,10 +92,55 @@ def norm_case(suite: Suite, rows: int) -> Case:
         flops=5 * rows * n,
         make=make,
         ours=lambda x: add_rms_norm(x["x"], x["residual"], x["weight"], EPS),
-        reference=lambda x: plain(
-            {name: value.float() for name, value in x.items()} | {"residual": x["before"].float()}
-        ),
+        reference=lambda x: _in_float32(x, plain, outcome),
         rivals={"torch": plain, **rivals.norm(EPS)},
+        outcome=outcome,
+    )
+
+
+def write_case(suite: Suite, rows: int) -> Case:
+    """Rotation of queries and keys, and the write of keys and values to scattered places of the cache."""
+    heads, positions = suite.heads, 4096
+    q_size, kv_size, blocks = heads.query * heads.dim, heads.kv * heads.dim, -(-rows // heads.block_size) + 1
+
+    def make(device: torch.device, draws: torch.Generator) -> Inputs:
+        turns = torch.empty((positions, 1, heads.dim // 2), device=device).uniform_(0, 6.3, generator=draws)
+        cache = (blocks, heads.block_size, heads.kv, heads.dim)
+        return {
+            "qkv": _normal((rows, q_size + 2 * kv_size), suite.dtype, device, draws),
+            "cos": torch.cat((turns.cos(), turns.cos()), -1).to(suite.dtype),
+            "sin": torch.cat((-turns.sin(), turns.sin()), -1).to(suite.dtype),
+            "positions": torch.randint(positions, (rows,), generator=draws, device=device),
+            "slots": torch.randperm(blocks * heads.block_size, generator=draws, device=device)[:rows],
+            "keys": _normal(cache, suite.dtype, device, draws),
+            "values": _normal(cache, suite.dtype, device, draws),
+        }
+
+    def plain(x: Inputs) -> Tensor:
+        projected = x["qkv"].view(rows, -1, heads.dim)
+        q, k, v = projected.split((heads.query, heads.kv, heads.kv), dim=1)
+        cos, sin = (x[name].index_select(0, x["positions"]) for name in ("cos", "sin"))
+        write_kv(x["keys"], apply_rope(k, cos, sin), x["slots"])
+        write_kv(x["values"], v, x["slots"])
+        return apply_rope(q, cos, sin)
+
+    def outcome(x: Inputs, q: Tensor) -> Tensor:
+        return torch.cat((q.flatten(), x["keys"].flatten(), x["values"].flatten()))
+
+    moved = rows * (2 * q_size + 4 * kv_size + 2 * heads.dim)  # in and out, and the table's two rows of each token
+    return Case(
+        operation="RoPE + cache write",
+        size=f"{rows} x {q_size + 2 * kv_size}",
+        dtype=suite.dtype,
+        memory_bytes=moved * suite.dtype.itemsize,
+        flops=3 * rows * (q_size + kv_size),
+        make=make,
+        ours=lambda x: rope_and_write(
+            x["qkv"], RopeTable(x["cos"], x["sin"]), x["positions"], x["slots"], PagedKV(x["keys"], x["values"])
+        ),
+        reference=lambda x: _in_float32(x, plain, outcome),
+        rivals={"torch": plain},
+        outcome=outcome,
     )
 
 
@@ -109,7 +160,7 @@ def silu_case(suite: Suite, rows: int) -> Case:
         flops=5 * rows * n,
         make=lambda device, draws: {"gate_up": _normal((rows, 2 * n), suite.dtype, device, draws)},
         ours=lambda x: silu_mul(x["gate_up"]),
-        reference=lambda x: plain({"gate_up": x["gate_up"].float()}),
+        reference=lambda x: plain(_widened(x)),
         rivals={"torch": plain, **rivals.silu()},
     )
 
@@ -128,6 +179,10 @@ def _paged(
     tables = order.view(count, blocks)
     cache = (1 + count * blocks, size, heads.kv, heads.dim)
     k_cache, v_cache = (_normal(cache, suite.dtype, device, draws) for _ in range(2))
+    mask = {}
+    if 1 < queries[0] < length:  # elsewhere the mask is plain causal, or none
+        places = torch.arange(length, device=device)
+        mask = {"mask": places <= places[contexts[0] :, None]}
     starts = torch.arange(count + 1, dtype=torch.int32, device=device) * queries[0]
     cached = torch.tensor(contexts, dtype=torch.int32, device=device)
     return {
@@ -138,6 +193,7 @@ def _paged(
         "starts": starts,
         "contexts": cached,
         "ends": cached + queries[0],
+        **mask,
         **{f"dense_{name}": _gathered(c, tables, length) for name, c in (("k", k_cache), ("v", v_cache))},
     }
 
@@ -152,20 +208,25 @@ def _dense_attention(x: Inputs, heads: Heads) -> Tensor:
     """torch's attention on the dense copies: causal, the queries being the last tokens of each sequence."""
     k, v = x["dense_k"], x["dense_v"]
     q = x["q"].view(len(k), -1, heads.query, heads.dim).transpose(1, 2)
-    tokens, length = q.shape[2], k.shape[2]
-    mask = None
-    if 1 < tokens < length:
-        places = torch.arange(length, device=q.device)
-        mask = places <= places[length - tokens :, None]
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=tokens == length > 1, enable_gqa=True)
+    is_causal = q.shape[2] == k.shape[2] > 1
+    out = F.scaled_dot_product_attention(q, k, v, x.get("mask"), is_causal=is_causal, enable_gqa=True)
     return out.transpose(1, 2).reshape(x["q"].shape)
 
 
+def _in_float32(x: Inputs, do: Do, outcome: Callable[[Inputs, Tensor], Tensor]) -> Tensor:
+    """What an operation that changes its inputs should have done, computed on copies of them."""
+    wide = _widened(x)
+    return outcome(wide, do(wide))
+
+
 def _widened(x: Inputs) -> Inputs:
-    return {
-        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in x.items()
-    }
+    """Copies of the tensors, floats as float32."""
+    tensors = {name: value for name, value in x.items() if isinstance(value, Tensor)}
+    return {name: value.to(_wide(value), copy=True) for name, value in tensors.items()}
+
+
+def _wide(value: Tensor) -> torch.dtype:
+    return torch.float32 if value.is_floating_point() else value.dtype
 
 
 def _normal(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, draws: torch.Generator) -> Tensor:

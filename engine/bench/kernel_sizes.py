@@ -13,7 +13,11 @@ Do = Callable[[Inputs], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One operation at one size; `target` names the figure of targets.json that it answers, and of what kind."""
+    """One operation at one size; `target` names the figure of targets.json that it answers, and of what kind.
+
+    `outcome` is all that the operation should have done, from its inputs afterwards and what it returned: what
+    `reference` gives in float32 for fresh inputs.
+    """
 
     operation: str
     size: str
@@ -24,6 +28,7 @@ class Case:
     ours: Do
     reference: Do
     rivals: Mapping[str, Do] = field(default_factory=dict)
+    outcome: Callable[[Inputs, Tensor], Tensor] = lambda _, returned: returned
     target: tuple[str, str] | None = None  # (key, bytes_per_s | flop_per_s | seconds)
 
 

@@ -102,7 +102,7 @@ def _guarded(case: Case, name: str, device: torch.device, make: Callable[[], Row
 def _checked(case: Case, name: str, do: Do, inputs: Inputs) -> Row:
     fresh = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
     with torch.inference_mode():
-        error = _relative_error(do(fresh), case.reference(inputs))
+        error = _relative_error(case.outcome(fresh, do(fresh)), case.reference(inputs))
     if error <= _LARGEST_ERROR[case.dtype]:
         return _empty_row(case, name, error=error)
     told = error if error < float("inf") else None  # NaN and infinity are no JSON

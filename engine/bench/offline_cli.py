@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from engine.bench import options as o
+from engine.bench.app import app
 from engine.bench.engine_choice import EngineChoice
 from engine.bench.load import Load
 from engine.bench.running import machine_of, print_sentences, shares_of
@@ -15,12 +16,16 @@ from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_tr
 from roofline import console
 from roofline.errors import InputError
 
+if TYPE_CHECKING:
+    from engine.bench.serve import Session
+
 WorkloadOption = Annotated[
     Literal["mixed-256", "lengths"],
     typer.Option(help="mixed-256: 256 requests of 100 to 1024 tokens; lengths: of --input-len and --output-len."),
 ]
 
 
+@app.command()
 def throughput(
     *,
     model: o.ModelOption = o.DEFAULT_MODEL,
@@ -66,26 +71,33 @@ def throughput(
         "async_scheduling": async_scheduling, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
     llm = EngineChoice(model, device, dtype, load_format, threads).load(settings)
-    from engine.bench import serve, summary
+    from engine.bench import serve
 
     with console.err.status("Warming up ..."):
         session = serve.prepare(llm, requests, seed, temperature=temperature)
-    machine = machine_of(llm)
+    _measure_throughput(session, o.Output(out, table_format, as_json))
+
+
+def _measure_throughput(session: "Session", output: o.Output) -> None:
+    """Run a session that is ready, write what it measured, and show it."""
+    from engine.bench import summary
+
+    machine = machine_of(session.llm)
     with console.progress("requests") as progress:
-        task = progress.add_task("serving", total=len(requests))
+        task = progress.add_task("serving", total=len(session.workload))
         served = session.run(machine, lambda live, _: progress.update(task, completed=live.num_finished))
-    output = o.Output(out, table_format, as_json)
     _write(output, served.trace)
-    share = shares_of(served.trace, llm, machine)
-    if as_json:
-        console.print_json(summary.throughput_json(served, share, out))
+    share = shares_of(served.trace, session.llm, machine)
+    if output.as_json:
+        console.print_json(summary.throughput_json(served, share, output.folder))
     else:
         sentences = [*summary.throughput_sentences(served), *summary.roofline_sentences(share, machine)]
-        print_sentences([*sentences, f"Trace and {BENCH_RESULT_FILE} are in {out}."])
+        print_sentences([*sentences, f"Trace and {BENCH_RESULT_FILE} are in {output.folder}."])
     if served.interrupted:
         raise typer.Exit(o.INTERRUPTED)
 
 
+@app.command()
 def latency(
     *,
     model: o.ModelOption = o.DEFAULT_MODEL,

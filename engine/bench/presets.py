@@ -68,7 +68,10 @@ class ServePlan:
 
 @dataclass(frozen=True, slots=True)
 class RivalPlan:
-    """The mixed workload on transformers' continuous batching, with the sizes of a catalogue model."""
+    """The mixed workload on transformers' continuous batching, with the sizes of a model.
+
+    `num_blocks` of 256 tokens for its cache; None: what memory there is.
+    """
 
     model: str
     device: str
@@ -76,6 +79,7 @@ class RivalPlan:
     count: int = 256
     longest: int = 1024
     temperature: float = 0.6
+    num_blocks: int | None = None
 
 
 Plan = KernelsPlan | OfflinePlan | StepsPlan | ServePlan | RivalPlan
@@ -221,11 +225,16 @@ CPU_SMOKE = Preset(
         Stage("steps", StepsPlan(_CPU, _grid_settings(_CPU_GRID, 64), _CPU_GRID, "smollm2"), least_s=0, limit_s=120),
         Stage(
             "serve",
-            ServePlan(_CPU, _CPU_SETTINGS, "uniform:8:24", "uniform:4:12", 6, (0.5, 1.5), 1.0, 7),
+            ServePlan(_CPU, _CPU_SETTINGS, "uniform:8:24", "uniform:4:12", 6, (0.5, 1.5), 1.0, None),
             least_s=0,
             limit_s=120,
         ),
-        Stage("transformers", RivalPlan("smollm2-135m", "cpu", "fp32", count=2, longest=8), least_s=0, limit_s=120),
+        Stage(
+            "transformers",
+            RivalPlan("smollm2-135m", "cpu", "fp32", count=2, longest=8, num_blocks=8),
+            least_s=0,
+            limit_s=120,
+        ),
     ),
 )
 

@@ -34,7 +34,7 @@ from engine.core.workload import SyntheticWorkload, Workload
 from engine.serving.llm import LLM
 from roofline import console
 from roofline.errors import HeadroomError, ModelError
-from roofline.model_shape import ModelShape
+from roofline.model_source import load_model_shape
 
 
 class TimeUpError(Exception):
@@ -107,13 +107,14 @@ def _steps(plan: StepsPlan, report: StageReport, seed: int) -> None:
 def _serve_loads(plan: ServePlan, report: StageReport, seed: int) -> None:
     llm = plan.engine.load(plan.settings)
     machine = _machine(llm)
-    burst = _workload(plan, float("inf"), plan.burst, None).generate(seed)
+    burst = _workload(plan, float("inf"), plan.burst).generate(seed)
     trace = _serve(llm, burst, machine, seed, ("burst", 0.0), report)
     capacity = capacity_per_s(trace.requests)
     report.add_figures({"capacity_requests_per_s": capacity})
     report.say(f"Capacity {capacity:.2f} requests/s, from {plan.burst} requests at once.")
     for place, load in enumerate(plan.loads):
-        workload = _workload(plan, load * capacity, None, plan.load_s).generate(seed + 1 + place)
+        count = max(2, round(load * capacity * plan.load_s))
+        workload = _workload(plan, load * capacity, count).generate(seed + 1 + place)
         _serve(llm, workload, machine, seed, (f"load-{load:g}", 0.0), report)
     if plan.pressure_blocks is None:
         return
@@ -124,8 +125,9 @@ def _serve_loads(plan: ServePlan, report: StageReport, seed: int) -> None:
 
 
 def _rival(plan: RivalPlan, report: StageReport, seed: int) -> None:
-    rival = load_rival(ModelShape.from_catalogue(plan.model), plan.device, plan.dtype)
-    found = rival.serve(mixed_256(plan.count, plan.longest), seed, plan.temperature).as_dict()
+    rival = load_rival(load_model_shape(plan.model), plan.device, plan.dtype)
+    workload = mixed_256(plan.count, plan.longest)
+    found = rival.serve(workload, seed, plan.temperature, plan.num_blocks).as_dict()
     report.add_figures({"transformers": {"version": rival.version, **found}})
     report.say(f"transformers {rival.version}: {found['output_tokens_per_s']:,.0f} output tokens/s.")
 
@@ -139,9 +141,9 @@ _STAGES: Mapping[type, Callable[[Any, StageReport, int], None]] = {
 }
 
 
-def _workload(plan: ServePlan, rate: float, count: int | None, duration_s: float | None) -> SyntheticWorkload:
+def _workload(plan: ServePlan, rate: float, count: int) -> SyntheticWorkload:
     lengths = parse_lengths(plan.input_len), parse_lengths(plan.output_len)
-    return SyntheticWorkload(ArrivalProcess(rate, 1.0), *lengths, count, duration_s)
+    return SyntheticWorkload(ArrivalProcess(rate, 1.0), *lengths, count)
 
 
 def _serve(

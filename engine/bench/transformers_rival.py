@@ -25,19 +25,22 @@ class Rival:
     model: Any
     version: str
 
-    def serve(self, workload: Workload, seed: int, temperature: float) -> Throughput:
+    def serve(self, workload: Workload, seed: int, temperature: float, num_blocks: int | None = None) -> Throughput:
         """Answer all requests, each with as many tokens as the workload says; graphs are captured before the clock.
 
+        `num_blocks` sizes its cache; without it, it takes what memory there is.
         Raises `RuntimeError` where the library's own thread ends before they are answered.
         """
-        from transformers import GenerationConfig
+        from transformers import ContinuousBatchingConfig, GenerationConfig
 
         table, vocabulary = workload.requests, self.model.config.vocab_size
         prompts = [prompt_token_ids(workload, index, vocabulary, seed).tolist() for index in range(len(workload))]
         outputs = table["output_tokens"].tolist()
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         config = GenerationConfig(max_new_tokens=max(outputs), eos_token_id=-1, pad_token_id=0, **sampling)
-        with torch.no_grad(), self.model.continuous_batching_context_manager(generation_config=config) as manager:
+        cache = ContinuousBatchingConfig(num_blocks=num_blocks)
+        batching = self.model.continuous_batching_context_manager(config, continuous_batching_config=cache)
+        with torch.no_grad(), batching as manager:
             _served(manager, prompts[:1], [min(2, outputs[0])])  # the first request pays for what is made lazily
             _synchronize(self.model.device)
             started = time.perf_counter()
