@@ -32,6 +32,7 @@ class _Rates:
     attention_s_per_flop: float
     item_s: float
     tile_rows: int
+    attention_tile_rows: int
     launch_s: float  # of all kernels of a pass
     host_s: float  # below which no pass ends, because the host launches every kernel
 
@@ -190,7 +191,8 @@ class AnalyticStepTime:
         rates, total = self._rates, 0.0
         for attention in self.forward.attention:
             flops, moved = attention.prefill(work)
-            items_s = attention.prefill_items(work) * rates.item_s
+            flops += attention.padding(work, 0.0, rates.attention_tile_rows)[0]
+            items_s = attention.prefill_items(work, rates.attention_tile_rows) * rates.item_s
             total += attention.calls * (items_s + max(flops * rates.attention_s_per_flop, moved * rates.s_per_byte))
         return total
 
@@ -198,30 +200,35 @@ class AnalyticStepTime:
         rates, total = self._rates, kv_tokens * 0.0
         for attention in self.forward.attention:
             flops, moved = attention.decode(work, kv_tokens, kv_max)
+            if work.prefill_tokens:
+                flops = flops + attention.padding(work, kv_tokens, rates.attention_tile_rows)[1]
             math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
             roof_s = max(math_s, memory_s) if isinstance(math_s, int | float) else np.maximum(math_s, memory_s)
             total = total + attention.calls * (attention.decode_items(work) * rates.item_s + roof_s)
         return total
 
     def _attention_terms(self, work: BatchWork) -> list[Term]:
-        terms: list[Term] = []
+        rates, terms, decoding = self._rates, list[Term](), float(work.decode_kv_tokens)
         for attention in self.forward.attention:
             suffix = "" if len(self.forward.attention) == 1 else (", window" if attention.window else ", full")
-            decode = attention.decode(work, float(work.decode_kv_tokens), float(work.decode_kv_max))
-            for name, (flops, moved), items in (
-                ("prefill attention", attention.prefill(work), attention.prefill_items(work)),
-                ("decode attention", decode, attention.decode_items(work)),
+            padding = attention.padding(work, decoding, rates.attention_tile_rows)
+            decode = attention.decode(work, decoding, float(work.decode_kv_max))
+            chunks = attention.prefill_items(work, rates.attention_tile_rows) if work.prefill_tokens else 0.0
+            for name, amounts, padded, items in (
+                ("prefill attention", attention.prefill(work), padding[0], chunks),
+                ("decode attention", decode, padding[1], attention.decode_items(work)),
             ):
-                terms.append(self._attention_term(name + suffix, attention, (float(flops), float(moved)), items))
+                terms.append(self._attention_term(name + suffix, attention.calls, amounts, (padded, items)))
         return terms
 
-    def _attention_term(self, name: str, attention: Attention, work: tuple[float, float], items: float) -> Term:
-        rates, calls = self._rates, attention.calls
-        flops, moved = calls * work[0], calls * work[1]
-        math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
-        items_s = calls * items * rates.item_s if moved else 0.0
+    def _attention_term(self, name: str, calls: int, work: tuple[float, float], tiles: tuple[float, float]) -> Term:
+        rates, (flops, moved), (padded, items) = self._rates, work, tiles
+        math_s, memory_s = (flops + padded) * rates.attention_s_per_flop, moved * rates.s_per_byte
         dtype = activation_format(self.weight_dtype)
-        return Term(name, items_s + max(math_s, memory_s), flops, moved, math_s, memory_s, dtype)
+        return Term(
+            name, calls * (items * rates.item_s + max(math_s, memory_s)), float(calls * flops), float(calls * moved),
+            float(calls * math_s), float(calls * memory_s), dtype,
+        )  # fmt: skip
 
     def _communication(self, tokens: Number) -> tuple[Number, Number]:
         """Bytes that one rank sends, and seconds of all collectives."""
@@ -254,6 +261,7 @@ def _rates_of(model: AnalyticStepTime) -> _Rates:
         attention_s_per_flop=1 / (hardware.flops_per_s(activation_format(model.weight_dtype)) * efficiency.compute),
         item_s=efficiency.attention_item_s,
         tile_rows=efficiency.tile_rows,
+        attention_tile_rows=efficiency.attention_tile_rows,
         launch_s=kernels * efficiency.kernel_s,
         host_s=0.0 if graphs else kernels * efficiency.host_launch_s,
     )
