@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
 from roofline import console
-from roofline.analytic import AnalyticStepTime
-from roofline.batch_text import parse_batch
-from roofline.breakdown import Breakdown
+from roofline.fitting import fitting_plan
 from roofline.formats import BYTES_PER_ELEMENT, format_name
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
-from roofline.memory import MemoryLayout, MemoryPlan, fitting_plan
+from roofline.memory import MemoryLayout, MemoryPlan
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
-from roofline.step_time import BatchWork
+from roofline.parallelism import Parallelism
+from roofline.step_cli import compare, step
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,39 +54,8 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
     console.out.print(table)
 
 
-@app.command()
-def step(
-    model: ModelName,
-    gpu: GpuName,
-    *,
-    decode: Annotated[list[str] | None, typer.Option(help="Decoding sequences: COUNTxCONTEXT, as 64x1024.")] = None,
-    prefill: Annotated[list[str] | None, typer.Option(help="A prompt chunk: TOKENS or TOKENS@CACHED.")] = None,
-    tensor_parallel: Degree = 1,
-    weights: Weights = "bf16",
-    kv: Kv = "bf16",
-    accelerators: UserRows = None,
-    as_json: AsJson = False,
-) -> None:
-    """Estimate one forward pass: its time, its parts, and which roof binds each.
-
-    --decode and --prefill may be given several times; their sequences share the pass.
-    """
-    work = parse_batch(decode or [], prefill or [])
-    shape, hardware = load_model_shape(model), accelerator(gpu, accelerators)
-    estimate = AnalyticStepTime(
-        shape, hardware, Efficiency.prior(hardware), format_name(weights), format_name(kv), tensor_parallel
-    )
-    parts = estimate.breakdown(work)
-    if as_json:
-        console.print_json(_step_json(estimate, work, parts))
-        return
-    console.out.print(_step_table(estimate, parts))
-    console.out.print(
-        f"[bold]{parts.seconds * 1e3:.3f} ms[/], bound by {parts.bound}: "
-        f"MFU {_mfu(estimate, parts):.0%}, MBU {_mbu(estimate, parts):.0%} of each accelerator's peak, "
-        f"{(work.decode_tokens + work.num_prefill_seqs) / parts.seconds:,.0f} sampled tokens/s. "
-        "Analytic: datasheet peaks and efficiency priors, nothing measured."
-    )
+app.command()(step)
+app.command()(compare)
 
 
 @app.command()
@@ -105,7 +72,7 @@ def memory(
 ) -> None:
     """Show what fits on each accelerator: weights, the rest, KV blocks, and sequences at a context length."""
     shape, hardware = load_model_shape(model), accelerator(gpu, accelerators)
-    layout = MemoryLayout(format_name(weights), format_name(kv), tensor_parallel)
+    layout = MemoryLayout(format_name(weights), format_name(kv), Parallelism(tensor_parallel))
     plan = fitting_plan(shape, hardware, Efficiency.prior(hardware), layout, context)
     if as_json:
         console.print_json(_memory_json(shape, hardware, layout, plan, context))
@@ -127,56 +94,6 @@ def _shape_lines(shape: ModelShape) -> dict[str, str]:
         "vocabulary": f"{shape.vocab_size:,}{', tied with the output head' if shape.tie_embeddings else ''}",
         "context": f"{shape.max_position:,} tokens",
     }
-
-
-def _step_table(estimate: AnalyticStepTime, parts: Breakdown) -> Table:
-    degree = f", tensor parallelism {estimate.tensor_parallel}" if estimate.tensor_parallel > 1 else ""
-    title = f"{estimate.shape.name} on {estimate.hardware.name}{degree}, on each accelerator"
-    table = Table(box=box.SIMPLE_HEAD, title=title)
-    table.add_column("part", no_wrap=True)
-    for heading in ("ms", "GFLOP", "GB", "math ms", "mem ms"):
-        table.add_column(heading, justify="right")
-    table.add_column("bound")
-    for term in parts.terms:
-        if not term.seconds:
-            continue
-        roofs = [f"{term.math_s * 1e3:.3f}", f"{term.memory_s * 1e3:.3f}"] if term.memory_s else ["", ""]
-        amounts = [
-            f"{term.flops / 1e9:,.0f}" if term.flops else "",
-            f"{term.bytes / 1e9:,.2f}" if term.bytes else "",
-        ]
-        table.add_row(term.name, f"{term.seconds * 1e3:.3f}", *amounts, *roofs, term.bound)
-    return table
-
-
-def _step_json(estimate: AnalyticStepTime, work: BatchWork, parts: Breakdown) -> dict[str, Any]:
-    return {
-        "model": estimate.shape.name,
-        "hardware": estimate.hardware.name,
-        "tensor_parallel": estimate.tensor_parallel,
-        "weight_dtype": estimate.weight_dtype,
-        "kv_dtype": estimate.kv_dtype,
-        "provenance": "analytic",
-        "efficiency": asdict(estimate.efficiency),
-        "work": work._asdict(),
-        "seconds": parts.seconds,
-        "bound": parts.bound,
-        "flops_per_accelerator": parts.flops,
-        "memory_bytes_per_accelerator": parts.memory_bytes,
-        "mfu": _mfu(estimate, parts),
-        "mbu": _mbu(estimate, parts),
-        "terms": [{**asdict(term), "bound": term.bound} for term in parts.terms],
-    }
-
-
-def _mfu(estimate: AnalyticStepTime, parts: Breakdown) -> float:
-    """Share of the dense peak that the pass uses."""
-    return parts.flops / (parts.seconds * estimate.hardware.flops_per_s(estimate.weight_dtype))
-
-
-def _mbu(estimate: AnalyticStepTime, parts: Breakdown) -> float:
-    """Share of the peak memory bandwidth that the pass uses."""
-    return parts.memory_bytes / (parts.seconds * estimate.hardware.memory_bytes_per_s)
 
 
 def _memory_table(
