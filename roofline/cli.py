@@ -107,7 +107,7 @@ def _memory_table(
         "KV blocks": f"{plan.kv_blocks:,} of {plan.block_size} tokens: {plan.kv_tokens:,} tokens in a replica",
         f"sequences of {context:,} tokens": f"{plan.max_sequences(context):,} at once in a replica",
     }
-    return _pairs(f"{shape.name} on {layout.tensor_parallel} x {hardware.name}, bytes on each", lines)
+    return _pairs(f"{shape.name} on {layout.parallelism.accelerators} x {hardware.name}, bytes on each", lines)
 
 
 def _memory_json(

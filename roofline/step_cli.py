@@ -50,9 +50,7 @@ def step(
     eager: Annotated[bool, typer.Option("--eager", help="No CUDA graphs: the host launches every kernel.")] = False,
     naive: Annotated[bool, typer.Option("--naive-attention", help="Attention whose scores go through memory.")] = False,
     unfused: Annotated[bool, typer.Option("--unfused", help="Nothing fused: more kernels, more traffic.")] = False,
-    keep: Annotated[
-        int | None, typer.Option(min=1, help="Cached tokens that a sequence keeps.")
-    ] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Cached tokens that a sequence keeps.")] = None,
     peak: Peak = False,
     accelerators: UserRows = None,
     figure: Figure = None,
@@ -85,9 +83,7 @@ def step(
 
 def compare(
     model: ModelName,
-    gpus: Annotated[
-        list[str] | None, typer.Argument(help="Accelerators; all with a price by default.")
-    ] = None,
+    gpus: Annotated[list[str] | None, typer.Argument(help="Accelerators; all with a price by default.")] = None,
     *,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 1024,
     answer: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 256,
@@ -191,7 +187,7 @@ def _step_json(estimate: AnalyticStepTime, work: BatchWork, parts: Breakdown) ->
         "kv_dtype": estimate.kv_dtype,
         "provenance": "analytic",
         "efficiency": asdict(estimate.efficiency),
-        "work": asdict(work),
+        "work": work._asdict(),
         "seconds": parts.seconds,
         "bound": parts.bound,
         "bound_seconds": parts.bound_seconds,
