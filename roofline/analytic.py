@@ -1,7 +1,7 @@
 """Step time from arithmetic alone: the better of two roofs for every operator of a pass, plus fixed costs.
 
-For every operator, T_math = FLOPs / reachable FLOP/s and T_mem = bytes / reachable bytes/s; it takes the larger, because
-an accelerator overlaps the two, and the operators follow one another. Launches, starts of work items and collectives
+For every operator, T_math = FLOPs / reachable FLOP/s and T_mem = bytes / reachable bytes/s; it takes the larger, as an
+accelerator overlaps the two, and the operators follow one another. Launches, starts of work items and collectives
 come on top. It needs no measurement, and it is the prior that calibration scales. All FLOPs and bytes are those of one
 rank.
 """
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from roofline.breakdown import Breakdown, Term
-from roofline.communication import all_reduce_s, all_to_all_s, link_of, send_s, sent_by_all_reduce
+from roofline.communication import Group, all_reduce_s, all_to_all_s, group_of, send_s, sent_by_all_reduce
 from roofline.formats import activation_format
-from roofline.forward_pass import Execution, ForwardPass, forward_pass
+from roofline.forward_pass import USUAL, Execution, ForwardPass, forward_pass
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
-from roofline.operators import Attention, Experts, Linear, Number
+from roofline.nodes import Node
+from roofline.operators import Experts, Linear, Number
 from roofline.parallelism import ALONE, Parallelism
 from roofline.step_time import BatchWork, FloatArray
 
@@ -31,8 +32,18 @@ class _Rates:
     attention_s_per_flop: float
     item_s: float
     tile_rows: int
+    attention_tile_rows: int
     launch_s: float  # of all kernels of a pass
     host_s: float  # below which no pass ends, because the host launches every kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Who communicates with whom in a replica of several accelerators."""
+
+    tensor: Group
+    expert: Group
+    replica: Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class AnalyticStepTime:
 
     Raises `InputError` where a degree does not divide the model, or where the accelerator has no link or no rate for
     the format.
+
+    `node` says how the accelerators stand together; None: as the catalogue says of this accelerator.
     """
 
     shape: ModelShape
@@ -55,9 +68,11 @@ class AnalyticStepTime:
     weight_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     parallelism: Parallelism = ALONE
-    execution: Execution = Execution()
+    execution: Execution = USUAL
+    node: Node | None = None
     forward: ForwardPass = field(init=False, repr=False, compare=False)
     _rates: _Rates = field(init=False, repr=False, compare=False)
+    _groups: _Groups | None = field(init=False, repr=False, compare=False)
     _tables: dict[str, list[float]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,9 +80,8 @@ class AnalyticStepTime:
         forward = forward_pass(self.shape, self.weight_dtype, self.kv_dtype, self.parallelism, self.execution)
         object.__setattr__(self, "forward", forward)
         object.__setattr__(self, "_rates", _rates_of(self))
+        object.__setattr__(self, "_groups", _groups_of(self))
         object.__setattr__(self, "_tables", {"tokens": [], "rows": []})
-        if self.parallelism.accelerators > 1:
-            link_of(self.hardware, self.efficiency)
         for operator in (*forward.token_operators, *forward.row_operators):
             self.hardware.flops_per_s(operator.dtype)
 
@@ -177,52 +191,66 @@ class AnalyticStepTime:
         rates, total = self._rates, 0.0
         for attention in self.forward.attention:
             flops, moved = attention.prefill(work)
-            items_s = attention.prefill_items(work) * rates.item_s
+            flops += attention.padding(work, 0.0, rates.attention_tile_rows)[0]
+            items_s = attention.prefill_items(work, rates.attention_tile_rows) * rates.item_s
             total += attention.calls * (items_s + max(flops * rates.attention_s_per_flop, moved * rates.s_per_byte))
         return total
 
     def _decode_seconds(self, work: BatchWork, kv_tokens: Number, kv_max: Number) -> Number:
-        rates, total = self._rates, 0.0
+        rates, total = self._rates, kv_tokens * 0.0
         for attention in self.forward.attention:
             flops, moved = attention.decode(work, kv_tokens, kv_max)
+            if work.prefill_tokens:
+                flops = flops + attention.padding(work, kv_tokens, rates.attention_tile_rows)[1]
             math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
             roof_s = max(math_s, memory_s) if isinstance(math_s, int | float) else np.maximum(math_s, memory_s)
             total = total + attention.calls * (attention.decode_items(work) * rates.item_s + roof_s)
         return total
 
     def _attention_terms(self, work: BatchWork) -> list[Term]:
-        rates, terms = self._rates, []
+        rates, terms, decoding = self._rates, list[Term](), float(work.decode_kv_tokens)
         for attention in self.forward.attention:
             suffix = "" if len(self.forward.attention) == 1 else (", window" if attention.window else ", full")
-            decode = attention.decode(work, float(work.decode_kv_tokens), float(work.decode_kv_max))
-            for name, (flops, moved), items in (
-                ("prefill attention", attention.prefill(work), attention.prefill_items(work)),
-                ("decode attention", decode, attention.decode_items(work)),
+            padding = attention.padding(work, decoding, rates.attention_tile_rows)
+            decode = attention.decode(work, decoding, float(work.decode_kv_max))
+            chunks = attention.prefill_items(work, rates.attention_tile_rows) if work.prefill_tokens else 0.0
+            for name, amounts, padded, items in (
+                ("prefill attention", attention.prefill(work), padding[0], chunks),
+                ("decode attention", decode, padding[1], attention.decode_items(work)),
             ):
-                terms.append(self._attention_term(name + suffix, attention, (float(flops), float(moved)), items))
+                terms.append(self._attention_term(name + suffix, attention.calls, amounts, (padded, items)))
         return terms
 
-    def _attention_term(self, name: str, attention: Attention, work: tuple[float, float], items: float) -> Term:
-        rates, calls = self._rates, attention.calls
-        flops, moved = calls * work[0], calls * work[1]
-        math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
-        items_s = calls * items * rates.item_s if moved else 0.0
+    def _attention_term(self, name: str, calls: int, work: tuple[float, float], tiles: tuple[float, float]) -> Term:
+        rates, (flops, moved), (padded, items) = self._rates, work, tiles
+        math_s, memory_s = (flops + padded) * rates.attention_s_per_flop, moved * rates.s_per_byte
         dtype = activation_format(self.weight_dtype)
-        return Term(name, items_s + max(math_s, memory_s), flops, moved, math_s, memory_s, dtype)
+        return Term(
+            name, calls * (items * rates.item_s + max(math_s, memory_s)), float(calls * flops), float(calls * moved),
+            float(calls * math_s), float(calls * memory_s), dtype,
+        )  # fmt: skip
 
     def _communication(self, tokens: Number) -> tuple[Number, Number]:
         """Bytes that one rank sends, and seconds of all collectives."""
-        split, forward = self.parallelism, self.forward
-        if split.accelerators == 1:
+        groups, forward = self._groups, self.forward
+        if groups is None:
             return tokens * 0.0, tokens * 0.0
-        link = link_of(self.hardware, self.efficiency)
         reduced, exchanged = tokens * forward.message_bytes_per_token, tokens * forward.expert_message_bytes_per_token
-        seconds = forward.all_reduces * all_reduce_s(reduced, split.tensor, link)
-        seconds = seconds + forward.all_to_alls * all_to_all_s(exchanged, split.expert_group, link)
-        sent = forward.all_reduces * sent_by_all_reduce(reduced, split.tensor) + forward.all_to_alls * exchanged
-        if split.pipeline > 1:
-            seconds, sent = seconds + send_s(reduced / split.tensor, link), sent + reduced / split.tensor
+        seconds = forward.all_reduces * all_reduce_s(reduced, groups.tensor)
+        seconds = seconds + forward.all_to_alls * all_to_all_s(exchanged, groups.expert)
+        sent = forward.all_reduces * sent_by_all_reduce(reduced, groups.tensor.ranks) + forward.all_to_alls * exchanged
+        if self.parallelism.pipeline > 1:
+            handed = reduced / groups.tensor.ranks
+            seconds, sent = seconds + send_s(handed, groups.replica.outermost), sent + handed
         return sent, seconds
+
+
+def _groups_of(model: AnalyticStepTime) -> _Groups | None:
+    split = model.parallelism
+    if split.accelerators == 1:
+        return None
+    sizes = (split.tensor, split.expert_group, split.accelerators)
+    return _Groups(*(group_of(model.hardware, model.efficiency, ranks, model.node) for ranks in sizes))
 
 
 def _rates_of(model: AnalyticStepTime) -> _Rates:
@@ -233,6 +261,7 @@ def _rates_of(model: AnalyticStepTime) -> _Rates:
         attention_s_per_flop=1 / (hardware.flops_per_s(activation_format(model.weight_dtype)) * efficiency.compute),
         item_s=efficiency.attention_item_s,
         tile_rows=efficiency.tile_rows,
+        attention_tile_rows=efficiency.attention_tile_rows,
         launch_s=kernels * efficiency.kernel_s,
         host_s=0.0 if graphs else kernels * efficiency.host_launch_s,
     )

@@ -36,8 +36,10 @@ class Term:
         """The same term `count` times over, as the micro-batches of a pipeline need it."""
         if count == 1:
             return self
-        amounts = (self.seconds, self.flops, self.bytes, self.math_s, self.memory_s)
-        return Term(self.name, *(count * amount for amount in amounts), self.dtype)
+        return Term(
+            self.name, count * self.seconds, count * self.flops, count * self.bytes, count * self.math_s,
+            count * self.memory_s, self.dtype,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

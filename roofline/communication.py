@@ -1,8 +1,8 @@
 """What ranks tell one another, and how long that takes: latency plus bytes over the link.
 
 An all-reduce of small messages is one shot (every rank reads what all others hold), of large ones two (reduce-scatter,
-then all-gather: a ring, or its two-shot form behind a switch). Each synchronisation of the ranks has a latency. On H100
-over NVLink both together follow the measured times: see docs/method.md.
+then all-gather: a ring, or its two-shot form behind a switch). Between nodes only the part of one rank travels. Each
+synchronisation has a latency. On H100 over NVLink this follows the measured times: see docs/method.md.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,13 @@ import numpy as np
 
 from roofline.errors import InputError
 from roofline.hardware import Efficiency, HardwareSpec
+from roofline.nodes import Node, PathName, node_of
 from roofline.step_time import FloatArray
 
 Number = TypeVar("Number", float, FloatArray)
+
+# Synchronising over PCIe or a network takes so many times as long as over an accelerator's own link: estimates.
+_LATENCY_FACTOR: dict[PathName, float] = {"link": 1.0, "host": 3.0, "network": 4.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,52 @@ class Link:
             )
 
 
-def link_of(hardware: HardwareSpec, efficiency: Efficiency) -> Link:
-    """The link of an accelerator to its peers, as far as it is usually reached."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ranks that communicate: `local` of them in each node over `link`, nodes over `network`."""
+
+    ranks: int
+    local: int
+    link: Link
+    network: Link | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Nodes over which the ranks are spread."""
+        return -(-self.ranks // self.local)
+
+    @property
+    def outermost(self) -> Link:
+        """The link between the ranks that are farthest apart."""
+        return self.network or self.link
+
+
+def group_of(hardware: HardwareSpec, efficiency: Efficiency, ranks: int, node: Node | None = None) -> Group:
+    """So many accelerators, placed as close together as can be, and the links between them as far as usually reached.
+
+    `node` defaults to the catalogue's for this accelerator; where there is none, all share one link. Raises
+    `InputError` where the accelerator has no link, or its node no network that so many ranks would need.
+    """
     if not hardware.link_bytes_per_s:
         raise InputError(f"accelerator {hardware.name!r} has no link, so a replica of several has no meaning.")
-    return Link(hardware.link_bytes_per_s * efficiency.link, efficiency.collective_s)
+    machine = node or _usual_node(hardware)
+    if machine is None:
+        return Group(ranks, ranks, Link(hardware.link_bytes_per_s * efficiency.link, efficiency.collective_s))
+    local = min(ranks, machine.accelerators)
+    network = _link(machine, ranks, hardware, efficiency) if ranks > local else None
+    return Group(ranks, local, _link(machine, local, hardware, efficiency), network)
+
+
+def _usual_node(hardware: HardwareSpec) -> Node | None:
+    try:
+        return node_of(hardware.name)
+    except InputError:
+        return None
+
+
+def _link(node: Node, ranks: int, hardware: HardwareSpec, efficiency: Efficiency) -> Link:
+    rate = node.bytes_per_s(ranks, hardware) * efficiency.link
+    return Link(rate, efficiency.collective_s * _LATENCY_FACTOR[node.path(ranks)])
 
 
 def one_shot_all_reduce_s(size: Number, ranks: int, link: Link) -> Number:
@@ -47,22 +92,33 @@ def one_shot_all_reduce_s(size: Number, ranks: int, link: Link) -> Number:
 
 def ring_all_reduce_s(size: Number, ranks: int, link: Link) -> Number:
     """Reduce-scatter and all-gather: two synchronisations, 2 (n - 1) / n times the bytes."""
-    return 2 * link.latency_s + 2 * (ranks - 1) / ranks * size / link.bytes_per_s
+    return 2 * link.latency_s + sent_by_all_reduce(size, ranks) / link.bytes_per_s
 
 
-def all_reduce_s(size: Number, ranks: int, link: Link) -> Number:
-    """The faster of the two, as engines choose by size; 0 for one rank."""
-    if ranks == 1:
+def all_reduce_s(size: Number, group: Group) -> Number:
+    """The faster of the two, as engines choose by size; in each node and then between them; 0 for one rank."""
+    if group.ranks == 1:
         return size * 0.0
-    one_shot, ring = one_shot_all_reduce_s(size, ranks, link), ring_all_reduce_s(size, ranks, link)
-    return np.minimum(one_shot, ring) if isinstance(one_shot, np.ndarray) else min(one_shot, ring)
+    if group.network is None:
+        return _smaller(
+            one_shot_all_reduce_s(size, group.ranks, group.link), ring_all_reduce_s(size, group.ranks, group.link)
+        )
+    between = ring_all_reduce_s(size / group.local, group.nodes, group.network)
+    return between if group.local == 1 else between + ring_all_reduce_s(size, group.local, group.link)
 
 
-def all_to_all_s(size: Number, ranks: int, link: Link) -> Number:
-    """Every rank sends `size` bytes, spread evenly over all ranks, itself among them; 0 for one rank."""
-    if ranks == 1:
+def all_to_all_s(size: Number, group: Group) -> Number:
+    """Every rank sends `size` bytes, spread evenly over all ranks, itself among them; 0 for one rank.
+
+    The bytes for other nodes and those for neighbours travel at the same time.
+    """
+    if group.ranks == 1:
         return size * 0.0
-    return link.latency_s + (ranks - 1) / ranks * size / link.bytes_per_s
+    near = group.link.latency_s + (group.local - 1) / group.ranks * size / group.link.bytes_per_s
+    if group.network is None:
+        return near
+    far = group.network.latency_s + (group.ranks - group.local) / group.ranks * size / group.network.bytes_per_s
+    return np.maximum(near, far) if isinstance(far, np.ndarray) else max(near, far)
 
 
 def send_s(size: Number, link: Link) -> Number:
@@ -73,3 +129,7 @@ def send_s(size: Number, link: Link) -> Number:
 def sent_by_all_reduce(size: Number, ranks: int) -> Number:
     """Bytes that one rank sends at least, by ring: what the link is charged in a breakdown."""
     return 2 * (ranks - 1) / ranks * size
+
+
+def _smaller(first: Number, second: Number) -> Number:
+    return np.minimum(first, second) if isinstance(first, np.ndarray) else min(first, second)

@@ -9,7 +9,7 @@ from typing import Literal
 from roofline.formats import activation_format, bytes_per_element
 from roofline.model_shape import ModelShape
 from roofline.operators import Attention, Experts, Linear, gemm, mla_flops_per_pair
-from roofline.parallelism import Parallelism, RankShare
+from roofline.parallelism import ALONE, Parallelism, RankShare
 
 SCORE_PASSES = 4  # naive attention writes and reads the scores, then the probabilities
 
@@ -23,6 +23,9 @@ class Execution:
     fused: bool = True  # q, k and v in one product, gate and up in one; norms with the residual, the activation's gate
     kept_tokens: int | None = None  # cached tokens that a sequence keeps (sinks and a recent window, or compression)
     expert_imbalance: float = 1.0  # the busiest expert rank's share over the mean, apart from chance
+
+
+USUAL = Execution()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,22 @@ class _Builder:
     def activation_bytes(self) -> float:
         return bytes_per_element(activation_format(self.weight_dtype))
 
+    @property
+    def wide_dtype(self) -> str:
+        """The format of output head and routers, which quantised checkpoints leave wide."""
+        return activation_format(self.weight_dtype)
+
+    @property
+    def layer_dtype(self) -> str:
+        """The format of a layer's matrices, routed experts apart: some checkpoints quantise those alone."""
+        stored = self.shape.quantization
+        experts_alone = stored is not None and stored.scope == "experts" and stored.weight_format == self.weight_dtype
+        return self.wide_dtype if experts_alone else self.weight_dtype
+
     def gemm(self, name: str, calls: int, k: int, n: int, parts: int = 1) -> Linear:
         """A matrix product; `parts` separate ones where nothing is fused, each reading the input again."""
-        sizes = (bytes_per_element(self.weight_dtype), self.activation_bytes)
-        whole = gemm(name, calls, k, n, sizes, self.weight_dtype)
+        dtype = self.wide_dtype if name in ("logits", "router") else self.layer_dtype
+        whole = gemm(name, calls, k, n, (bytes_per_element(dtype), self.activation_bytes), dtype)
         if self.execution.fused or parts == 1:
             return whole
         again = (parts - 1) * k * self.activation_bytes
@@ -80,13 +95,12 @@ def forward_pass(
     shape: ModelShape,
     weight_dtype: str = "bf16",
     kv_dtype: str = "bf16",
-    parallelism: Parallelism | None = None,
-    execution: Execution | None = None,
+    parallelism: Parallelism = ALONE,
+    execution: Execution = USUAL,
 ) -> ForwardPass:
     """Every operator of a pass on the fullest rank; raises `InputError` where a degree does not divide the model."""
-    split, how = parallelism or Parallelism(), execution or Execution()
-    share = RankShare(shape, split)
-    build = _Builder(share, weight_dtype, kv_dtype, how)
+    share, split = RankShare(shape, parallelism), parallelism
+    build = _Builder(share, weight_dtype, kv_dtype, execution)
     exchanged = share.num_moe_layers if split.expert > 1 and split.data > 1 else 0
     chosen = shape.moe.experts_per_token if shape.moe else 0
     return ForwardPass(
@@ -126,10 +140,10 @@ def _attention_matrices(build: _Builder) -> tuple[Linear, ...]:
         )
     mla, heads = shape.mla, share.num_heads
     rank = mla.q_lora_rank
-    query = [build.gemm("q up", layers, rank or shape.hidden_size, heads * mla.qk_head_dim)]
+    compressed = mla.cache_elements + (rank or 0)
     return (
-        build.gemm("q and kv down", layers, shape.hidden_size, mla.cache_elements + (rank or 0), parts=2 if rank else 1),
-        *query,
+        build.gemm("q and kv down", layers, shape.hidden_size, compressed, parts=2 if rank else 1),
+        build.gemm("q up", layers, rank or shape.hidden_size, heads * mla.qk_head_dim),
         # Its halves are absorbed into query and answer when decoding: other products, the same FLOPs and weights.
         build.gemm("kv up", layers, mla.kv_lora_rank, heads * (mla.qk_nope_head_dim + mla.v_head_dim)),
         build.elementwise("rotary", layers, 2 * (heads + 1) * mla.qk_rope_head_dim, unfused=(0, 2)),

@@ -138,7 +138,8 @@ class Efficiency:
     communication_bytes: float = 0.41e9  # collectives' buffers, where there are several ranks
     attention_item_s: float = 23e-9  # start and end of a KV head of a sequence, or of 128 query rows, in attention
     tile_rows: int = 16  # a matrix product computes whole tiles of rows; kernels for few rows use the smallest
-    host_launch_s: float = 8e-6  # of the host for one kernel, where no graph launches them all
+    attention_tile_rows: int = 128  # query rows of one work item
+    host_launch_s: float = 20e-6  # of the host for one operator, where no graph launches them all
 
     def __post_init__(self) -> None:
         """Refuse fractions outside (0, 1] and negative costs."""
@@ -148,15 +149,16 @@ class Efficiency:
         for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must not be negative.")
-        if self.tile_rows < 1:
-            raise InputError(f"efficiency tile_rows is {self.tile_rows}; it must be at least 1.")
+        for name in ("tile_rows", "attention_tile_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be at least 1.")
 
     @classmethod
     def ideal(cls) -> Self:
         """Every peak reached in full and no fixed cost: the roof itself."""
         return cls(
-            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, context_bytes=0.0,
-            graph_bytes=0.0, communication_bytes=0.0, attention_item_s=0.0, tile_rows=1, host_launch_s=0.0,
+            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, context_bytes=0.0, graph_bytes=0.0,
+            communication_bytes=0.0, attention_item_s=0.0, tile_rows=1, attention_tile_rows=1, host_launch_s=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -167,15 +169,9 @@ class Efficiency:
         """
         if hardware.kind == "cpu":
             return cls(
-                memory=0.8,
-                compute=0.7,
-                kernel_s=5e-6,
-                context_bytes=0.3e9,
-                graph_bytes=0.0,
-                communication_bytes=0.0,
-                attention_item_s=0.0,
-                tile_rows=1,
-            )
+                memory=0.8, compute=0.7, kernel_s=5e-6, context_bytes=0.3e9, graph_bytes=0.0, communication_bytes=0.0,
+                attention_item_s=0.0, tile_rows=1, attention_tile_rows=1,
+            )  # fmt: skip
         return cls(compute=_PREFILL_MFU.get(hardware.name, 0.4))
 
 

@@ -1,11 +1,12 @@
 """What each kind of operation computes and moves: FLOPs and bytes from sizes, for one rank, a number or arrays alike.
 
-A matrix product of m rows counts 2 m k n FLOPs and moves its input, its weights and its output once. Attention counts by
-query-key pairs and moves the keys and values it reads, once for all heads that share them. Useful work only: what
+A matrix product of m rows counts 2 m k n FLOPs and moves its input, its weights and its output once. Attention counts
+by query-key pairs and moves the keys and values it reads, once for all heads that share them. Useful work only: what
 padding to tiles, launches and starts of work items cost is the step time's business.
 """
 
 from dataclasses import dataclass
+from math import log
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from roofline.step_time import BatchWork, FloatArray
 
 Number = TypeVar("Number", float, FloatArray)
 Class = Literal["gemm", "elementwise", "attention"]
-ATTENTION_TILE_ROWS = 128  # query rows of one work item in FlashAttention 2 and 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,9 @@ class Experts:
         """
         ranks = self.total / self.held
         mean = tokens * self.chosen / ranks
-        busiest = self.imbalance * mean + np.sqrt(2 * np.log(ranks) * mean)
-        return np.minimum(busiest, tokens * min(self.chosen, self.held))
+        busiest = self.imbalance * mean + (2 * log(ranks) * mean) ** 0.5
+        smaller: Number = np.minimum(busiest, tokens * min(self.chosen, self.held))
+        return smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,11 @@ class Attention:
 
         Windowed: at most `window` pairs a token and `window` cached tokens a chunk, exact once a chunk is past it.
         """
-        pairs, cached = float(work.prefill_attn_pairs), float(work.prefill_kv_tokens)
+        pairs: float = work.prefill_attn_pairs
+        cached: float = work.prefill_kv_tokens
         if self.window is not None:
-            pairs = min(pairs, float(work.prefill_tokens * self.window))
-            cached = min(cached, float(work.num_prefill_seqs * self.window))
+            pairs = np.minimum(pairs, work.prefill_tokens * self.window)
+            cached = np.minimum(cached, work.num_prefill_seqs * self.window)
         flops = pairs * self.prefill_flops_per_pair + cached * self.flops_per_expanded
         moved = (cached + work.prefill_tokens) * self.kv_bytes_per_token
         return flops, moved + work.prefill_tokens * self.query_bytes_per_token + pairs * self.score_bytes_per_pair
@@ -139,10 +141,26 @@ class Attention:
         moved = moved + work.decode_tokens * self.query_bytes_per_token + pairs * self.score_bytes_per_pair
         return pairs * self.decode_flops_per_pair, moved
 
-    def prefill_items(self, work: BatchWork) -> float:
+    def padding(self, work: BatchWork, kv_tokens: float, tile_rows: int) -> tuple[float, float]:
+        """FLOPs of one layer beyond the useful ones, of the chunks and of the decoding sequences.
+
+        The last tile of a sequence's query rows is half full on average. Decoding alone has kernels that share a tile
+        among the heads of a key; beside a chunk it runs in the chunk's kernel, a row to a tile.
+        """
+        if not work.prefill_tokens:
+            return 0.0, 0.0
+        half, seen, decoding = (tile_rows - 1) / 2, work.prefill_kv_tokens, kv_tokens
+        if self.window is not None:
+            seen = np.minimum(seen, work.num_prefill_seqs * self.window)
+            decoding = np.minimum(decoding, work.num_decode_seqs * self.window)
+        of_prefill = half * (seen + work.prefill_tokens) * self.prefill_flops_per_pair
+        beside_chunks = max(0.0, half - self.num_heads / self.num_kv_heads)  # MLA's heads fill the tile together
+        return of_prefill, beside_chunks * decoding * self.decode_flops_per_pair
+
+    def prefill_items(self, work: BatchWork, tile_rows: int) -> float:
         """Work items of one layer: a tile of query rows, those of heads that share keys side by side."""
         rows = work.prefill_tokens * self.num_heads / self.num_kv_heads
-        return self.num_kv_heads * (rows / ATTENTION_TILE_ROWS + work.num_prefill_seqs)
+        return self.num_kv_heads * (rows / tile_rows + work.num_prefill_seqs)
 
     def decode_items(self, work: BatchWork) -> float:
         """Work items of one layer: a KV head of a sequence."""
@@ -156,7 +174,7 @@ def gemm(name: str, calls: int, k: int, n: int, element_bytes: tuple[float, floa
 
 
 def mla_flops_per_pair(mla: MLA, num_heads: int) -> tuple[float, float]:
-    """Of decode, in the compressed space (scores over latent and rotary parts, values over the latent one), and prefill.
+    """Of decode, in the compressed space (scores over latent and rotary part, values over the latent), and of prefill.
 
     A prefill expands keys and values first, which makes its pairs cheaper: DeepSeek-V2, section 2.1.
     """
