@@ -81,7 +81,9 @@ def kv_blocks(
 def remedies(
     shape: ModelShape, hardware: HardwareSpec, efficiency: Efficiency, layout: MemoryLayout, tokens_per_sequence: int
 ) -> list[Remedy]:
-    """The smallest change of each kind that makes one sequence of so many tokens fit; two kinds at once if no one does.
+    """The smallest change of each kind that makes one sequence of so many tokens fit.
+
+    Two at once where no single one does within a node's accelerators.
 
     Kinds: accelerators a replica, weight format, cache format, length, memory fraction, accelerator.
     """
@@ -94,10 +96,13 @@ def remedies(
     if (longest := plan.longest_sequence(tokens_per_sequence)) > 0:
         found.insert(3, Remedy("length", f"sequences of at most {longest:,} tokens", layout, hardware))
     answers = [one for one in found if one is not None]
-    if answers:
+    if any(one.layout.parallelism.accelerators <= COMMON_NODE for one in answers):
         return answers
-    both = [narrow for one in wider for narrow in _narrower(hardware, one.layout, at=f" at {one.text}")]
-    return [one for one in both if question.fits(one.hardware, one.layout)][:1]
+    both = [
+        next((one for one in wide if question.fits(one.hardware, one.layout)), None)
+        for wide in zip(*(_narrower(hardware, one.layout, at=f" at {one.text}") for one in wider), strict=True)
+    ]
+    return [*(one for one in both if one is not None), *answers]
 
 
 def _wider(shape: ModelShape, hardware: HardwareSpec, layout: MemoryLayout) -> list[Remedy]:
@@ -117,6 +122,8 @@ def _wider(shape: ModelShape, hardware: HardwareSpec, layout: MemoryLayout) -> l
 
 
 def _in_words(parallelism: Parallelism) -> str:
+    if parallelism.accelerators == 1:
+        return "one accelerator a replica"
     only_tensor = parallelism == Parallelism(parallelism.tensor)
     return f"tensor parallelism {parallelism.tensor}" if only_tensor else parallelism.text
 

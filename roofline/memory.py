@@ -7,11 +7,11 @@ of every token. Data-parallel ranks of one replica cache their own sequences: th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from roofline.errors import InputError
-from roofline.formats import activation_format, bytes_per_element
+from roofline.formats import activation_format, bytes_per_element, format_name
 from roofline.hardware import Efficiency, HardwareSpec
+from roofline.model_parts import Scope
 from roofline.model_shape import ModelShape
 from roofline.parallelism import ALONE, Parallelism, RankShare
 
@@ -36,7 +36,7 @@ class MemoryLayout:
     max_batched_tokens: int = 8192  # of one pass
     max_sequences: int = 256  # of one pass
     memory_fraction: float = 1.0  # that the engine may take: vLLM's gpu_memory_utilization
-    scope: Literal["layers", "experts"] = "layers"
+    scope: Scope = "layers"
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
@@ -145,7 +145,7 @@ def memory_plan(
     )
 
 
-def rank_weights(share: RankShare, weight_dtype: str, scope: str = "layers") -> dict[str, float]:
+def rank_weights(share: RankShare, weight_dtype: str, scope: Scope = "layers") -> dict[str, float]:
     """Bytes of the weights on one rank, by part; narrow formats leave all but the layers' matrices wide."""
     shape = share.shape
     wide, narrow = bytes_per_element(activation_format(weight_dtype)), bytes_per_element(weight_dtype)
@@ -162,9 +162,19 @@ def rank_weights(share: RankShare, weight_dtype: str, scope: str = "layers") -> 
     return {name: size for name, size in parts.items() if size}
 
 
-def checkpoint_bytes(shape: ModelShape, weight_dtype: str, scope: str = "layers") -> float:
+def checkpoint_bytes(shape: ModelShape, weight_dtype: str, scope: Scope = "layers") -> float:
     """Bytes of a whole model stored in one format, with what stays wide; scales are in the format."""
     return sum(rank_weights(RankShare(shape), weight_dtype, scope).values())
+
+
+def stored_formats(
+    shape: ModelShape, weight_dtype: str | None = None, kv_dtype: str | None = None
+) -> tuple[str, Scope, str]:
+    """Weight format, its scope and KV format: those asked for, else those of the model's checkpoint, else bf16."""
+    own = shape.quantization
+    weights = format_name(weight_dtype) if weight_dtype else (own.weight_format if own else "bf16")
+    scope: Scope = own.scope if own and own.weight_format == weights else "layers"
+    return weights, scope, format_name(kv_dtype) if kv_dtype else ((own and own.kv_format) or "bf16")
 
 
 def activation_bytes(share: RankShare, layout: MemoryLayout) -> float:

@@ -15,22 +15,16 @@ from roofline.breakdown import Breakdown
 from roofline.catalogue_data import shipped_rows
 from roofline.compare import RoofCost, Service, cheapest_replica, roof_cost
 from roofline.errors import CapacityError, InfeasibleError, InputError
-from roofline.formats import BYTES_PER_ELEMENT, format_name
+from roofline.formats import format_name
 from roofline.forward_pass import Execution
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.model_source import load_model_shape
+from roofline.options import AsJson, Data, Expert, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
 from roofline.parallelism import Parallelism
 from roofline.prices import price
 from roofline.step_time import BatchWork
 
-ModelName = Annotated[str, typer.Argument(help="Catalogue name, Hugging Face folder or config.json, or .gguf file.")]
-GpuName = Annotated[str, typer.Argument(help="Accelerator of the catalogue (H100, L40S, ...) or of --accelerators.")]
-UserRows = Annotated[Path | None, typer.Option("--accelerators", help="JSON file of your own rows, catalogue schema.")]
-Tensor = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree: accelerators that share every layer.")]
-Weights = Annotated[str, typer.Option("--weights", help=f"Weight format: {', '.join(BYTES_PER_ELEMENT)}.")]
-Kv = Annotated[str, typer.Option("--kv", help="KV cache format, named as the weights' are.")]
 Peak = Annotated[bool, typer.Option("--peak", help="Datasheet ceilings, nothing lost: a bound, not an estimate.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]
 PriceLevel = Literal["low", "typical", "high"]
 
@@ -42,9 +36,9 @@ def step(
     decode: Annotated[list[str] | None, typer.Option(help="Decoding sequences: COUNTxCONTEXT, as 64x1024.")] = None,
     prefill: Annotated[list[str] | None, typer.Option(help="A prompt chunk: TOKENS or TOKENS@CACHED.")] = None,
     tensor_parallel: Tensor = 1,
-    pipeline: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
-    data: Annotated[int, typer.Option("--dp", help="Data-parallel ranks that share experts; work is each one's.")] = 1,
-    expert: Annotated[int, typer.Option("--ep", help="Ranks among which experts are divided.")] = 1,
+    pipeline: Pipeline = 1,
+    data: Data = 1,
+    expert: Expert = 1,
     weights: Weights = "bf16",
     kv: Kv = "bf16",
     eager: Annotated[bool, typer.Option("--eager", help="No CUDA graphs: the host launches every kernel.")] = False,

@@ -6,16 +6,12 @@ matrices beside frozen ones; QLoRA stores the frozen ones in four bits.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from roofline.errors import InputError
 from roofline.hardware import HardwareSpec
 from roofline.memory import checkpoint_bytes
 from roofline.model_shape import ModelShape
-
-Method = Literal["sft", "dpo", "grpo", "ppo"]
-Adapter = Literal["full", "lora", "qlora"]
 
 # Bytes of state per trained weight. AdamW: an fp32 copy of the weight and two fp32 moments.
 OPTIMIZER_BYTES = {"adamw": 12.0, "adamw-8bit": 4.0 + 1.0 + 1.0, "sgd-momentum": 8.0}
@@ -23,6 +19,7 @@ HALF_BYTES = 2  # of a 16-bit number
 LOGIT_BYTES = 4 + 4  # of a logit and of its gradient, in fp32
 QLORA_FORMAT = "nf4-double"
 SECONDS_PER_DAY = 86400.0
+SMALLEST_MICRO_BATCH = 512  # tokens; below it, training is no longer bound by compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,7 @@ class Copies:
 
 
 COPIES: dict[str, Copies] = {
+    "pretrain": Copies(1, 0),
     "sft": Copies(1, 0),
     "dpo": Copies(1, 1),  # policy; reference
     "grpo": Copies(1, 1, generates=True),  # policy; reference; rewards by rule
@@ -56,8 +54,8 @@ class TrainingSetup:
 
     accelerators: int = 8
     zero_stage: int = 3  # 0 none, 1 optimizer, 2 and gradients, 3 and weights (FSDP)
-    method: Method = "sft"
-    adapter: Adapter = "full"
+    method: str = "pretrain"
+    adapter: str = "full"  # or lora, qlora
     lora_rank: int = 16
     optimizer: str = "adamw"
     gradient_bytes: int = HALF_BYTES  # 4 where gradients are summed in fp32
@@ -190,7 +188,8 @@ def _attention_sides(shape: ModelShape) -> int:
 class TrainingRun:
     """FLOPs, time and money of one run; all accelerators together."""
 
-    train_flops: float
+    train_flops: float  # of the model: 6 N D where all is trained
+    hardware_flops: float  # with what checkpointing computes again
     generation_flops: float
     seconds: float
     usd: float | None
@@ -205,7 +204,7 @@ class TrainingRun:
 class Speed:
     """How much of the accelerators' peak a run reaches: assumptions to be replaced by measurements."""
 
-    mfu: float = 0.4  # model FLOPs over peak in training, without what checkpointing computes again
+    mfu: float = 0.4  # model FLOPs over peak while training; what checkpointing computes again does not count
     generation_mfu: float = 0.1  # while sampling, which is bound by memory
 
     def __post_init__(self) -> None:
@@ -218,13 +217,16 @@ class Speed:
 def flops_per_token(shape: ModelShape, setup: TrainingSetup) -> float:
     """Of forward and backward passes: 6 for each active weight trained in full, by method and adapter.
 
-    A forward pass takes 2, gradients of the activations 2, gradients of the weights 2, which frozen weights do not
-    get; computing each layer again takes 2.
+    A forward pass takes 2, gradients of the activations 2, gradients of the weights 2, which frozen weights do not get.
     """
-    copies, active = COPIES[setup.method], shape.active_parameters
+    copies = COPIES[setup.method]
     backward = 4 if setup.adapter == "full" else 2
-    again = 2 if setup.checkpointing else 0
-    return active * (copies.trained * (2 + backward + again) + copies.frozen * 2)
+    return shape.active_parameters * (copies.trained * (2 + backward) + copies.frozen * 2)
+
+
+def recomputed_flops_per_token(shape: ModelShape, setup: TrainingSetup) -> float:
+    """Of the forward passes that checkpointing runs a second time."""
+    return 2.0 * shape.active_parameters * COPIES[setup.method].trained if setup.checkpointing else 0.0
 
 
 def training_run(
@@ -242,7 +244,41 @@ def training_run(
     speed = speed or Speed()
     peak = setup.accelerators * hardware.flops_per_s("bf16")
     train = flops_per_token(shape, setup) * tokens
+    on_device = train + recomputed_flops_per_token(shape, setup) * tokens
+    if speed.mfu * on_device > train:
+        raise InputError(
+            f"an MFU of {speed.mfu:.0%} with {on_device / train - 1:.0%} of FLOPs computed again is more than the "
+            "peak; lower the MFU, or do without checkpointing."
+        )
     generate = 2.0 * shape.active_parameters * tokens if COPIES[setup.method].generates else 0.0
     seconds = train / (peak * speed.mfu) + generate / (peak * speed.generation_mfu)
     usd = None if usd_per_hour is None else seconds / 3600 * setup.accelerators * usd_per_hour
-    return TrainingRun(train, generate, seconds, usd)
+    return TrainingRun(train, on_device, generate, seconds, usd)
+
+
+def changes_that_fit(shape: ModelShape, setup: TrainingSetup, hardware: HardwareSpec) -> list[str]:
+    """Single changes, the smallest of each kind, that bring the memory below the accelerator's; in words."""
+    more = [(f"{n} accelerators", replace(setup, accelerators=n)) for n in _doubled(setup.accelerators)]
+    smaller = [(f"micro batches of {n:,} tokens", replace(setup, micro_batch_tokens=n)) for n in _halved(setup)]
+    kinds = [
+        [(f"ZeRO stage {n}", replace(setup, zero_stage=n)) for n in range(setup.zero_stage + 1, 4)],
+        [("checkpointing of activations", replace(setup, checkpointing=True))],
+        smaller,
+        more if setup.zero_stage else [(f"{text} at ZeRO stage 3", replace(one, zero_stage=3)) for text, one in more],
+        [("LoRA", replace(setup, adapter="lora")), ("QLoRA", replace(setup, adapter="qlora"))],
+    ]
+
+    def fits(one: TrainingSetup) -> bool:
+        return training_memory(shape, one).total_bytes <= hardware.memory_bytes
+
+    firsts = (next((text for text, one in kind if one != setup and fits(one)), None) for kind in kinds)
+    return [text for text in firsts if text is not None]
+
+
+def _doubled(accelerators: int) -> list[int]:
+    return [accelerators * 2**n for n in range(1, 13)]
+
+
+def _halved(setup: TrainingSetup) -> list[int]:
+    sizes = [setup.micro_batch_tokens // 2**n for n in range(1, 8)]
+    return [size for size in sizes if size >= SMALLEST_MICRO_BATCH]

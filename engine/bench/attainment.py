@@ -11,15 +11,9 @@ from roofline.hardware import Efficiency
 from roofline.model_shape import ModelShape
 from roofline.step_time import BatchWork
 
-<<<<<<< HEAD
-# Every ceiling reached in full and no fixed cost: the bound itself.
-_IDEAL = Efficiency(memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0)
-_WORK = BatchWork._fields
-=======
 # The bound itself.
 _IDEAL = Efficiency.ideal()
-_WORK = tuple(field.name for field in fields(BatchWork))
->>>>>>> operators
+_WORK = BatchWork._fields
 
 
 @dataclass(frozen=True, slots=True)

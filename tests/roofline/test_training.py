@@ -11,8 +11,10 @@ from roofline.training import (
     COPIES,
     Speed,
     TrainingSetup,
+    changes_that_fit,
     flops_per_token,
     lora_parameters,
+    recomputed_flops_per_token,
     state_bytes,
     trained_parameters,
     training_memory,
@@ -64,13 +66,15 @@ def test_parts_sum_and_adapters_and_recomputation_save_memory(name, setup):
 
 
 def test_copies_of_the_methods():
-    assert {method: copies.total for method, copies in COPIES.items()} == {"sft": 1, "dpo": 2, "grpo": 2, "ppo": 4}
+    assert {method: copies.total for method, copies in COPIES.items()} == {
+        "pretrain": 1, "sft": 1, "dpo": 2, "grpo": 2, "ppo": 4,
+    }  # fmt: skip
     sizes = {
         method: training_memory(LLAMA_8B, TrainingSetup(zero_stage=0, method=method)).parts.get("frozen copies", 0.0)
         for method in COPIES
     }
     one = LLAMA_8B.weight_bytes()
-    assert sizes == pytest.approx({"sft": 0, "dpo": one, "grpo": one, "ppo": 2 * one})
+    assert sizes == pytest.approx({"pretrain": 0, "sft": 0, "dpo": one, "grpo": one, "ppo": 2 * one})
     ppo = training_memory(LLAMA_8B, TrainingSetup(zero_stage=0, method="ppo"))
     assert ppo.parts["optimizer"] == 2 * 12 * LLAMA_8B.num_parameters  # policy and value are both trained
 
@@ -91,9 +95,10 @@ def test_qlora_of_70b_fits_one_accelerator_of_80_gb_and_lora_does_not():
 
 
 def test_flops_are_six_for_each_weight_and_token():
-    plain = TrainingSetup(checkpointing=False)
+    plain = TrainingSetup()
     assert flops_per_token(LLAMA_8B, plain) == 6 * LLAMA_8B.num_parameters
-    assert flops_per_token(LLAMA_8B, replace(plain, checkpointing=True)) == 8 * LLAMA_8B.num_parameters
+    assert recomputed_flops_per_token(LLAMA_8B, plain) == 2 * LLAMA_8B.num_parameters
+    assert recomputed_flops_per_token(LLAMA_8B, replace(plain, checkpointing=False)) == 0
     assert flops_per_token(LLAMA_8B, replace(plain, adapter="lora")) == 4 * LLAMA_8B.num_parameters
     assert flops_per_token(LLAMA_8B, replace(plain, method="dpo")) == 8 * LLAMA_8B.num_parameters
     assert flops_per_token(LLAMA_8B, replace(plain, method="ppo")) == 16 * LLAMA_8B.num_parameters
@@ -103,7 +108,7 @@ def test_flops_are_six_for_each_weight_and_token():
 
 def test_llama_3_405b_took_the_days_that_its_report_implies():
     """3.8e25 FLOPs for 15.6e12 tokens on 16,384 H100 at 41 % MFU: 66 days without interruptions."""
-    shape, setup = ModelShape.from_catalogue("llama-3.1-405b"), TrainingSetup(accelerators=16_384, checkpointing=False)
+    shape, setup = ModelShape.from_catalogue("llama-3.1-405b"), TrainingSetup(accelerators=16_384)
     run = training_run(shape, setup, accelerator("H100"), 15.6e12, speed=Speed(mfu=0.41), usd_per_hour=2.0)
     assert run.train_flops == pytest.approx(3.8e25, rel=0.01)
     assert run.days == pytest.approx(66, rel=0.01)
@@ -132,8 +137,28 @@ def test_settings_that_do_not_exist_are_refused(change, message):
         TrainingSetup(**change)
 
 
+@given(st.sampled_from(catalogue_names()), SETUPS, st.sampled_from(["L40S", "H100", "B300"]))
+def test_changes_are_offered_only_where_they_differ_from_what_is(name, setup, gpu):
+    """Whatever is offered is not the setup itself; a later stage is never offered to the last one."""
+    offered = changes_that_fit(ModelShape.from_catalogue(name), setup, accelerator(gpu))
+    assert len(offered) == len(set(offered)) <= 5
+    assert not (setup.zero_stage == 3 and any(text.startswith("ZeRO stage") for text in offered))
+    assert not (setup.checkpointing and "checkpointing of activations" in offered)
+
+
+def test_the_change_that_fits_does_fit():
+    setup, h100 = TrainingSetup(accelerators=8, zero_stage=1), accelerator("H100")
+    assert training_memory(LLAMA_8B, setup).total_bytes < h100.memory_bytes
+    big = ModelShape.from_catalogue("llama-3.1-70b")
+    assert changes_that_fit(big, replace(setup, zero_stage=3), h100) == ["32 accelerators", "LoRA"]
+    enough = training_memory(big, replace(setup, zero_stage=3, accelerators=32)).total_bytes
+    assert enough <= h100.memory_bytes < training_memory(big, replace(setup, zero_stage=3, accelerators=16)).total_bytes
+
+
 def test_wrong_speeds_and_amounts_are_refused():
     with pytest.raises(InputError, match="mfu 0"):
         Speed(mfu=0)
+    with pytest.raises(InputError, match="an MFU of 90% with 33% of FLOPs computed again"):
+        training_run(LLAMA_8B, TrainingSetup(), accelerator("H100"), 1e9, speed=Speed(mfu=0.9))
     with pytest.raises(InputError, match="on -1 tokens"):
         training_run(LLAMA_8B, TrainingSetup(), accelerator("H100"), -1)
