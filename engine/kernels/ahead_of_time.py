@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from engine.kernels import rms_norm, rope, silu_mul
+from engine.kernels import rms_norm, rope, sampling_kernels, silu_mul
 from engine.kernels.kernel_config import ALIGNMENT_BYTES, KernelConfig
 from roofline import console
 from roofline.errors import InputError
@@ -46,7 +46,8 @@ class Resources:
 
 def shipped() -> tuple[KernelConfig, ...]:
     """Every configuration that a launcher may choose for the models and settings that are supported."""
-    return (*rms_norm.configs(), *rope.configs(), *silu_mul.configs())
+    parts = (rms_norm, rope, silu_mul, sampling_kernels)
+    return tuple(config for part in parts for config in part.configs())
 
 
 def compiled(config: KernelConfig, architecture: int) -> Resources:
