@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.execution._stand_ins import sample
-from engine.kernels.sampling import Filters
+from engine.kernels.sampling import Filters, sample
 from engine.execution.device_attention import DeviceAttention
 from engine.execution.device_state import DeviceState, slots_in
 from engine.execution.kv_cache import KVCache
