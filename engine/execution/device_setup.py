@@ -90,9 +90,9 @@ def kinds_of_steps(config: EngineConfig) -> list[tuple[int, int, int]]:
     kinds = []
     for count in (count for count in _SEQUENCES if count <= config.max_num_seqs):
         budget = min(config.max_num_batched_tokens, count * config.max_model_len)
-        for longest in (*_CHUNKS, -(-budget // count)):
-            longest = min(longest, -(-budget // count))
-            kinds.append((count * longest, count, longest))
+        most = -(-budget // count)
+        lengths = [min(length, most) for length in (*_CHUNKS, most)]
+        kinds += [(count * longest, count, longest) for longest in lengths]
     return kinds
 
 
