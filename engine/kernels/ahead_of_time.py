@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from engine.kernels import rms_norm, rope, sampling_kernels, silu_mul
+from engine.kernels import paged_decode, paged_prefill, rms_norm, rope, sampling_kernels, silu_mul
 from engine.kernels.kernel_config import ALIGNMENT_BYTES, KernelConfig
 from roofline import console
 from roofline.errors import InputError
@@ -46,8 +46,8 @@ class Resources:
 
 def shipped() -> tuple[KernelConfig, ...]:
     """Every configuration that a launcher may choose for the models and settings that are supported."""
-    parts = (rms_norm, rope, silu_mul, sampling_kernels)
-    return tuple(config for part in parts for config in part.configs())
+    modules = (paged_decode, paged_prefill, rms_norm, rope, sampling_kernels, silu_mul)
+    return tuple(config for module in modules for config in module.configs())
 
 
 def compiled(config: KernelConfig, architecture: int) -> Resources:

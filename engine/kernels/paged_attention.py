@@ -35,7 +35,8 @@ def prefill_attention(
     """A chunk of one sequence's query tokens against its cache, causally.
 
     q: [tokens, num_heads, head_dim], the tokens at positions `context` onwards, whose own keys and values are in the
-    cache already; table: [blocks] of that sequence; window: newest keys that a query sees, 0 for all. Returns q's shape.
+    cache already; table: [blocks] of that sequence; window: newest keys that a query sees, 0 for all.
+    Returns q's shape.
     """
     tokens, num_heads, _ = q.shape
     end = context + tokens

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.kernels.kernel_config import KernelConfig, assert_aligned, power_of_two
 from engine.kernels.paged_attention import decode_attention
-from engine.kernels.paged_shape import DEFAULT, AttentionOptions, PagedShape, gpu
+from engine.kernels.paged_shape import DEFAULT, AttentionOptions, PagedShape, gpu, typical_shapes
 from engine.kernels.paged_tiles import attend_tiles, narrow_queries, nothing_attended
 from engine.kernels.triton_language import jit, tl
 
@@ -54,17 +54,17 @@ def launch(
     assert tables.dtype == contexts.dtype == torch.int32 and tables.stride(1) == 1 and len(tables) == len(q)
     assert options.k_scale > 0, "the maximum of the scores is taken before they are scaled"
     shape = PagedShape.of(q, k_cache, options.window)
-    target = -(-(options.slots or 4 * gpu(q.device).processors) // shape.kv_heads)
+    target = -(-(options.slots or programs(gpu(q.device).processors)) // shape.kv_heads)
     out = torch.empty_like(q)
     if not len(q):
         return out
-    plan = config(shape, len(q))
+    plan = config(shape, power_of_two(max(len(q), 32)))
     grid = (len(q) + target) * shape.kv_heads  # chunks of a context are at most one more than its share of `target`
     partial = q.new_empty((grid, shape.group, shape.head_dim), dtype=torch.float32)
     lse = q.new_empty((grid, shape.group), dtype=torch.float32)
     counters = _counters(q.device, power_of_two(max(len(q) * shape.kv_heads, 1 << 16)))
     k_cache, v_cache = shape.viewed(k_cache), shape.viewed(v_cache)
-    assert_aligned(out, partial, lse, counters, q, k_cache, v_cache, tables, contexts)
+    assert_aligned(out, partial, lse, q, k_cache, v_cache)  # what is read a number at a time may be anywhere
     scale = options.score_scale(shape.head_dim) * math.log2(math.e)
     _kernel[(grid,)](
         out, partial, lse, counters, q, k_cache, v_cache, tables, contexts,
@@ -88,30 +88,29 @@ def _kernel(
     scale, v_scale, num_seqs, target, table_stride,
     SEQS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, MEMBERS: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
-    MERGE: tl.constexpr, IS_FP8: tl.constexpr, COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+    MERGE: tl.constexpr, MOST: tl.constexpr, IS_FP8: tl.constexpr, COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+    INDEX: tl.constexpr,
 ):  # fmt: skip
     """Grid: chunks x KV heads, heads fastest, so that programs that run together read neighbouring memory."""
     unit, head = tl.program_id(0) // KV_HEADS, tl.program_id(0) % KV_HEADS
-    sequence, context, first, count, chunk = _chunk(contexts_ptr, num_seqs, target, unit, SEQS, TILE, WINDOW)
+    sequence, context, first, count = _chunk(contexts_ptr, num_seqs, target, unit, SEQS, TILE, WINDOW, MOST)
     if sequence >= num_seqs:
         return
     rows, columns = tl.arange(0, ROWS), tl.arange(0, DIM)
     stored = (rows < GROUP)[:, None] & (columns < HEAD_DIM)[None, :]
     places = rows[:, None] * HEAD_DIM + columns[None, :]
     group_start = (sequence * KV_HEADS + head) * (GROUP * HEAD_DIM)
-    q, scales = narrow_queries(
-        tl.load(q_ptr + group_start + places, mask=stored, other=0.0), scale, IS_FP8, COMPUTE
-    )
-    start = (unit - first) * chunk
-    if WINDOW > 0:
-        start += tl.maximum(context - WINDOW, 0) // TILE
-    end = tl.minimum(start + chunk, (context + TILE - 1) // TILE)
+    q, scales = narrow_queries(tl.load(q_ptr + group_start + places, mask=stored, other=0.0), scale, IS_FP8, COMPUTE)
+    tiles, end = _tiles(context, TILE, WINDOW), (context + TILE - 1) // TILE
+    length = (tiles + count - 1) // count
+    start = end - tiles + (unit - first) * length
+    end = tl.minimum(start + length, end)
     last = tl.maximum(context - 1, 0)
     maximum, total, summed = nothing_attended(q)
     maximum, total, summed = attend_tiles(
         maximum, total, summed, q, k_ptr + head * HEAD_DIM, v_ptr + head * HEAD_DIM,
         tables_ptr + sequence.to(tl.int64) * table_stride, scales, tl.full([1], last, tl.int32), start, end, last,
-        KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, True, COMPUTE, PRECISION,
+        KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_SIZE, WINDOW, TILE, False, COMPUTE, PRECISION, INDEX,
     )  # fmt: skip
     sure = tl.where(total > 0, total, 1.0)
     result = summed / sure[:, None]
@@ -132,27 +131,37 @@ def _kernel(
 
 
 @jit
-def _chunk(contexts_ptr, num_seqs, target, unit, SEQS: tl.constexpr, TILE: tl.constexpr, WINDOW: tl.constexpr):
-    """What chunk `unit` of the batch is: (sequence, its context, its first chunk, its chunks, tiles a chunk).
+def _chunk(
+    contexts_ptr, num_seqs, target, unit,
+    SEQS: tl.constexpr, TILE: tl.constexpr, WINDOW: tl.constexpr, MOST: tl.constexpr,
+):  # fmt: skip
+    """What chunk `unit` of the batch is: (sequence, its context, its first chunk, its number of chunks).
 
-    Chunks have equally many tiles but for the last of each sequence, and a sequence without context has an empty one.
-    The sequence is num_seqs where there is no such chunk.
+    Chunks are as many as `target` at equal lengths, and at most one more for each sequence; MOST of one sequence, since
+    one program merges them. A sequence without context has an empty one, and so a result. Where there is no such chunk
+    the sequence is num_seqs.
     """
     rows = tl.arange(0, SEQS)
     real = rows < num_seqs
     contexts = tl.load(contexts_ptr + rows, mask=real, other=0)
-    tiles = (contexts + TILE - 1) // TILE
-    if WINDOW > 0:
-        tiles -= tl.maximum(contexts - WINDOW, 0) // TILE
-    chunk = tl.maximum((tl.sum(tiles) + target - 1) // target, 1)
-    counts = tl.where(real, tl.maximum((tiles + chunk - 1) // chunk, 1), 0)
-    ends = tl.cumsum(counts)
+    tiles = _tiles(contexts, TILE, WINDOW)
+    length = tl.maximum((tl.sum(tiles) + target - 1) // target, 1)
+    counts = tl.minimum(tl.maximum((tiles + length - 1) // length, 1), MOST)
+    ends = tl.cumsum(tl.where(real, counts, 0))
     before = (ends <= unit) & real
     sequence = tl.sum(before.to(tl.int32))
     first = tl.max(tl.where(before, ends, 0))
-    context = tl.sum(tl.where(rows == sequence, contexts, 0))
-    count = tl.sum(tl.where(rows == sequence, counts, 0))
-    return sequence, context, first, count, chunk
+    chosen = rows == sequence
+    return sequence, tl.sum(tl.where(chosen, contexts, 0)), first, tl.sum(tl.where(chosen, counts, 0))
+
+
+@jit
+def _tiles(context, TILE: tl.constexpr, WINDOW: tl.constexpr):
+    """How many tiles hold the keys that the query of a context sees."""
+    tiles = (context + TILE - 1) // TILE
+    if WINDOW > 0:
+        tiles -= tl.maximum(context - WINDOW, 0) // TILE
+    return tiles
 
 
 @jit
@@ -188,22 +197,40 @@ def _merge(
     tl.store(out_ptr + places, (result * v_scale).to(out_ptr.dtype.element_ty), mask=inside)
 
 
+def programs(processors: int) -> int:
+    """Programs that a batch is cut for: two a multiprocessor, of which each has up to 64 KB of loads under way.
+
+    That keeps memory busy: at 4.8 TB/s and a latency of 1 us, each of 132 multiprocessors needs 36 KB under way. A
+    third program fits beside the two, for the chunks by which sequences do not come out even.
+    """
+    return 2 * processors
+
+
 @functools.lru_cache(maxsize=4096)
 def config(shape: PagedShape, num_seqs: int) -> KernelConfig:
-    """How a batch of `num_seqs` is decoded: tiles of 16 KB, three stages, four programs a multiprocessor."""
-    dim = power_of_two(shape.head_dim)
+    """How a batch of up to `num_seqs`, a power of two, is decoded."""
+    dim = shape.padded["DIM"]
     members = power_of_two(shape.group)
-    row_bytes = dim * shape.cache_dtype.itemsize
-    tile = min(max(16384 // row_bytes, 16), 128)
+    tile_bytes = 16384 if shape.cache_dtype.itemsize == 2 else 8192  # more would spill where keys change their format
     return KernelConfig(
-        name=f"paged_decode {shape} S={num_seqs}",
+        name=f"paged_decode {shape}",
         kernel=_kernel,
         types=shape.types
         | dict.fromkeys(("partial_ptr", "lse_ptr"), "*fp32")
-        | {"counters_ptr": "*i32", "target": "i32"},
+        | dict.fromkeys(("counters_ptr",), "*i32")
+        | {"target": "i32"},
         choices=shape.choices
-        | {"SEQS": power_of_two(max(num_seqs, 32)), "ROWS": max(members, 16), "MEMBERS": members, "DIM": dim}
-        | {"TILE": tile, "MERGE": max(4096 // (members * dim), 1)},
+        | shape.padded
+        | {"SEQS": num_seqs, "ROWS": max(members, 16), "MEMBERS": members}
+        | {"TILE": max(tile_bytes // (dim * shape.cache_dtype.itemsize), 16)}
+        | {"MERGE": max(4096 // (members * dim), 1), "MOST": 64},
         num_warps=4,
-        num_stages=3,
+        num_stages=4 if shape.is_fp8 else 3,
+        architectures=(shape.architecture,),
+        machine_code=(r"LDGSTS\.E\.BYPASS\.128",),
     )
+
+
+def configs() -> tuple[KernelConfig, ...]:
+    """Configurations for the kinds of models that are supported."""
+    return tuple(config(shape, 256) for shape in typical_shapes())

@@ -2,13 +2,14 @@
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.kernels.kernel_config import dtype_name, pointer
+from engine.kernels.kernel_config import ARCHITECTURES, dtype_name, pointer, power_of_two
 from engine.kernels.triton_language import tl
 
 FP8 = torch.float8_e4m3fn
@@ -68,6 +69,7 @@ class PagedShape:
     head_dim: int
     block_size: int
     window: int = 0
+    is_large: bool = False  # whether offsets into the cache go beyond 31 bits
 
     @classmethod
     def of(cls, q: Tensor, k_cache: Tensor, window: int) -> "PagedShape":
@@ -75,13 +77,28 @@ class PagedShape:
         _, block_size, kv_heads, head_dim = k_cache.shape
         group, rest = divmod(q.shape[1], kv_heads)
         assert rest == 0 and q.shape[2] == head_dim and k_cache.dtype in (q.dtype, FP8)
-        architecture = gpu(q.device).architecture
-        return cls(architecture, q.dtype, k_cache.dtype, kv_heads, group, head_dim, block_size, window)
+        return cls(
+            architecture=gpu(q.device).architecture,
+            dtype=q.dtype,
+            cache_dtype=k_cache.dtype,
+            kv_heads=kv_heads,
+            group=group,
+            head_dim=head_dim,
+            block_size=block_size,
+            window=window,
+            is_large=k_cache.numel() >= 1 << 31,
+        )
 
     def __str__(self) -> str:
-        heads = f"{self.kv_heads * self.group}/{self.kv_heads} heads d={self.head_dim} block={self.block_size}"
+        heads = f"{self.num_heads}/{self.kv_heads} heads d={self.head_dim} block={self.block_size}"
         cache = "" if self.cache_dtype == self.dtype else f" kv={dtype_name(self.cache_dtype)}"
-        return f"{dtype_name(self.dtype)}{cache} {heads}" + (f" window={self.window}" if self.window else "")
+        window = f" window={self.window}" if self.window else ""
+        return f"sm_{self.architecture} {dtype_name(self.dtype)}{cache} {heads}{window}"
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads."""
+        return self.kv_heads * self.group
 
     @property
     def is_fp8(self) -> bool:
@@ -117,10 +134,16 @@ class PagedShape:
             "WINDOW": self.window,
             "IS_FP8": self.is_fp8,
             "COMPUTE": self._compute,
+            "INDEX": tl.int64 if self.is_large else tl.int32,
             # float32 as three products of its leading bits on the tensor cores: as good as float32 to 2^-20, and
             # products without tensor cores would keep both whole tiles in registers.
             "PRECISION": "tf32x3" if self.is_exact else "tf32",
         }
+
+    @property
+    def padded(self) -> dict[str, int]:
+        """The head dimension as tiles have it."""
+        return {"DIM": power_of_two(self.head_dim)}
 
     @property
     def _compute(self) -> Any:
@@ -128,3 +151,16 @@ class PagedShape:
         if self.is_exact or self.architecture == INTERPRETER:
             return tl.float32
         return tl.float16 if self.is_fp8 or self.dtype == torch.float16 else tl.bfloat16
+
+
+def typical_shapes() -> Iterator[PagedShape]:
+    """On every architecture, shapes with every head dimension, number format and way to find a block between them."""
+    bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
+    for architecture in ARCHITECTURES:
+        shape = functools.partial(PagedShape, architecture)
+        yield shape(bf16, bf16, kv_heads=8, group=4, head_dim=128, block_size=16)  # Llama 3
+        yield shape(bf16, bf16, kv_heads=4, group=7, head_dim=128, block_size=256)  # Qwen2.5-7B
+        yield shape(bf16, FP8, kv_heads=8, group=4, head_dim=128, block_size=64)
+        yield shape(fp16, fp16, kv_heads=32, group=1, head_dim=96, block_size=16, window=2047)  # Phi-3-mini
+        yield shape(bf16, bf16, kv_heads=2, group=8, head_dim=256, block_size=32)
+        yield shape(fp32, fp32, kv_heads=3, group=3, head_dim=64, block_size=16)  # SmolLM2-135M

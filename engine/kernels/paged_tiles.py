@@ -1,28 +1,46 @@
 """What the two paged attention kernels share: a tile of cached keys or values, one step of online softmax.
 
-A tile is TILE consecutive tokens of one sequence for one KV head, whatever the block size: each row is found through the
-block table. The block ids of a tile are loaded one tile ahead, so that the addresses of its keys and values never wait
-for memory. Rows beyond the context repeat its last token: they touch no memory that the sequence does not own, need no
-mask, and cannot bring a NaN into `0 * value`.
+A tile is TILE consecutive tokens of one sequence for one KV head, whatever the block size: each row is found through
+the block table. The block ids of a tile are loaded one tile ahead, so that the addresses of its keys and values never
+wait for memory. Rows beyond the context repeat its last token: they touch no memory that the sequence does not own,
+need no mask, and cannot bring a NaN into `0 * value`.
 """
 
 from engine.kernels.triton_language import jit, tl
 
 
 @jit
-def find_blocks(table_ptr, tile, last, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
-    """Block ids of a tile's tokens, [TILE], or one where a block holds the whole tile; `last`: last cached token."""
-    if BLOCK_SIZE % TILE == 0:
-        return tl.load(table_ptr + tl.minimum(tile * TILE, last) // BLOCK_SIZE)
-    tokens = tl.minimum(tile * TILE + tl.arange(0, TILE), last)
-    return tl.load(table_ptr + tokens // BLOCK_SIZE)
+def tokens_of(tile, last, TILE: tl.constexpr, WHOLE: tl.constexpr):
+    """Places of a tile's tokens in their sequence, [TILE]; those after `last` become it, unless the tile is WHOLE."""
+    tokens = tile * TILE + tl.arange(0, TILE)
+    if not WHOLE:
+        tokens = tl.minimum(tokens, last)
+    return tokens.to(tl.uint32)  # a division by a power of two is then one shift
 
 
 @jit
-def tile_offsets(blocks, tile, last, STRIDE: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
-    """Offsets of a tile's tokens from the start of the cache, [TILE] int64; STRIDE: elements a token."""
-    tokens = tl.minimum(tile * TILE + tl.arange(0, TILE), last)
-    return blocks.to(tl.int64) * (BLOCK_SIZE * STRIDE) + (tokens % BLOCK_SIZE) * STRIDE
+def find_blocks(table_ptr, tile, last, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, WHOLE: tl.constexpr):
+    """Block ids of a tile's tokens, [TILE], or one where a block holds every tile that touches it."""
+    if BLOCK_SIZE % TILE == 0:
+        places = tile // (BLOCK_SIZE // TILE)
+    elif WHOLE and TILE % BLOCK_SIZE == 0:
+        places = tile * (TILE // BLOCK_SIZE) + tl.arange(0, TILE) // BLOCK_SIZE
+    else:
+        places = tokens_of(tile, last, TILE, WHOLE) // BLOCK_SIZE
+    return tl.load(table_ptr + places)
+
+
+@jit
+def tile_offsets(
+    blocks, tile, last, STRIDE: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, WHOLE: tl.constexpr,
+    INDEX: tl.constexpr,
+):  # fmt: skip
+    """Offsets of a tile's tokens from the start of the cache, [TILE] of type INDEX; STRIDE: elements a token."""
+    if WHOLE and TILE % BLOCK_SIZE == 0:
+        inner = tl.arange(0, TILE) % BLOCK_SIZE
+    else:
+        inner = tokens_of(tile, last, TILE, WHOLE) % BLOCK_SIZE
+    return blocks.to(INDEX) * (BLOCK_SIZE * STRIDE) + inner.to(INDEX) * STRIDE
 
 
 @jit
@@ -30,9 +48,7 @@ def load_tile(cache_ptr, offsets, HEAD_DIM: tl.constexpr, DIM: tl.constexpr):
     """Rows of a cache, [TILE, DIM]; columns beyond HEAD_DIM are 0."""
     columns = tl.arange(0, DIM)
     pointers = cache_ptr + offsets[:, None] + columns[None, :]
-    if HEAD_DIM == DIM:
-        return tl.load(pointers)
-    return tl.load(pointers, mask=columns[None, :] < HEAD_DIM, other=0.0)
+    return tl.load(pointers) if HEAD_DIM == DIM else tl.load(pointers, mask=columns[None, :] < HEAD_DIM, other=0.0)
 
 
 @jit
@@ -42,8 +58,10 @@ def widen(cached, COMPUTE: tl.constexpr):
         bits = cached.to(tl.uint16)
         # Sign to the top, exponent and mantissa beside it: a float16 that is 2^8 too small, subnormals included.
         half = (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True)
-        return (half * 256.0).to(COMPUTE)
-    return cached.to(COMPUTE)
+        wide = (half * 256.0).to(COMPUTE)
+    else:
+        wide = cached.to(COMPUTE)
+    return wide
 
 
 @jit
@@ -82,20 +100,24 @@ def attend(maximum, total, summed, q, k, v, scale, visible, MASKED: tl.constexpr
 def attend_tiles(
     maximum, total, summed, q, k_ptr, v_ptr, table_ptr, scales, positions, start, end, last,
     STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
-    MASKED: tl.constexpr, COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
+    WHOLE: tl.constexpr, COMPUTE: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """`attend` over the tiles start <= tile < end of a sequence; positions: of each row's query, or [1] for all rows."""
-    blocks = find_blocks(table_ptr, start, last, BLOCK_SIZE, TILE)
+    """`attend` over the tiles start <= tile < end: the new (maximum, total, summed).
+
+    positions: of the rows' queries, [rows], or [1] if they have one; last: the last of them. WHOLE: every row sees all
+    keys of these tiles.
+    """
+    blocks = find_blocks(table_ptr, tl.minimum(start, last // TILE), last, BLOCK_SIZE, TILE, WHOLE)
     for tile in tl.range(start, end):
-        offsets = tile_offsets(blocks, tile, last, STRIDE, BLOCK_SIZE, TILE)
-        blocks = find_blocks(table_ptr, tile + 1, last, BLOCK_SIZE, TILE)
+        offsets = tile_offsets(blocks, tile, last, STRIDE, BLOCK_SIZE, TILE, WHOLE, INDEX)
+        blocks = find_blocks(table_ptr, tl.minimum(tile + 1, end - 1), last, BLOCK_SIZE, TILE, WHOLE)
         k = widen(load_tile(k_ptr, offsets, HEAD_DIM, q.shape[1]), COMPUTE)
         v = widen(load_tile(v_ptr, offsets, HEAD_DIM, q.shape[1]), COMPUTE)
         keys = (tile * TILE + tl.arange(0, TILE))[None, :]
         visible = keys <= positions[:, None]
         if WINDOW > 0:
             visible &= keys > positions[:, None] - WINDOW
-        maximum, total, summed = attend(maximum, total, summed, q, k, v, scales, visible, MASKED, PRECISION)
+        maximum, total, summed = attend(maximum, total, summed, q, k, v, scales, visible, not WHOLE, PRECISION)
     return maximum, total, summed
 
 
