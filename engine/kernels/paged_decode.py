@@ -211,6 +211,7 @@ def config(shape: PagedShape, num_seqs: int) -> KernelConfig:
     """How a batch of up to `num_seqs`, a power of two, is decoded."""
     dim = shape.padded["DIM"]
     members = power_of_two(shape.group)
+    row_bytes = dim * (shape.dtype if shape.is_exact else shape.cache_dtype).itemsize
     tile_bytes = 16384 if shape.cache_dtype.itemsize == 2 else 8192  # more would spill where keys change their format
     return KernelConfig(
         name=f"paged_decode {shape}",
@@ -222,7 +223,7 @@ def config(shape: PagedShape, num_seqs: int) -> KernelConfig:
         choices=shape.choices
         | shape.padded
         | {"SEQS": num_seqs, "ROWS": max(members, 16), "MEMBERS": members}
-        | {"TILE": max(tile_bytes // (dim * shape.cache_dtype.itemsize), 16)}
+        | {"TILE": max(tile_bytes // row_bytes, 16)}
         | {"MERGE": max(4096 // (members * dim), 1), "MOST": 64},
         num_warps=4,
         num_stages=4 if shape.is_fp8 else 3,

@@ -58,7 +58,7 @@ def test_decode(device, settings):
     ids=str,
 )
 def test_prefill(device, settings):
-    check_prefill(device, AttentionCase(((0, 9), (50, 1), (31, 23), (0, 0), (64, 2)), **settings))
+    check_prefill(device, AttentionCase(((0, 9), (50, 1), (30, 23), (0, 0), (64, 2)), **settings))
 
 
 @settings(max_examples=7)
@@ -104,8 +104,12 @@ def test_how_a_decode_is_split_changes_nothing(device):
     case = decode_case((300, 0, 17, 129))
     given = decode_inputs(case, device)
     whole = decoded(case._replace(slots=1), given)
-    for slots in (2, 6, 40):
+    for slots in (4, 10, 40):  # chunks of 8, 4 and 1 tiles, of which 4 do not come out even
         torch.testing.assert_close(decoded(case._replace(slots=slots), given), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_more_chunks_than_are_merged_at_a_time(device):
+    check_decode(device, decode_case((300,), kv_heads=1, group=8, head_dim=256, slots=40))
 
 
 def test_counters_are_ready_for_the_next_launch(device):
