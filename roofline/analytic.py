@@ -6,7 +6,7 @@ come on top. It needs no measurement, and it is the prior that calibration scale
 rank.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from roofline.forward_pass import USUAL, Execution, ForwardPass, forward_pass
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
 from roofline.nodes import Node
-from roofline.operators import Attention, Experts, Linear, Number
+from roofline.operators import Experts, Linear, Number
 from roofline.parallelism import ALONE, Parallelism
 from roofline.step_time import BatchWork, FloatArray
 
@@ -32,6 +32,7 @@ class _Rates:
     attention_s_per_flop: float
     item_s: float
     tile_rows: int
+    attention_tile_rows: int
     launch_s: float  # of all kernels of a pass
     host_s: float  # below which no pass ends, because the host launches every kernel
 
@@ -129,10 +130,6 @@ class AnalyticStepTime:
         """Share of the peak memory bandwidth that a pass uses."""
         return parts.memory_bytes / (parts.seconds * self.hardware.memory_bytes_per_s)
 
-    def with_techniques(self, **changes: object) -> "AnalyticStepTime":
-        """The same replica with other formats, parallelism or execution: a technique applied to the estimate."""
-        return replace(self, **changes)  # type: ignore[arg-type]
-
     def _whole(self, steady_s: float, decode_s: Number) -> Number:
         """A pass ends with the device, or with the host that still launches its kernels."""
         host_s = self._rates.host_s
@@ -190,7 +187,8 @@ class AnalyticStepTime:
         rates, total = self._rates, 0.0
         for attention in self.forward.attention:
             flops, moved = attention.prefill(work)
-            items_s = attention.prefill_items(work) * rates.item_s
+            flops += attention.prefill_padding(work, rates.attention_tile_rows)
+            items_s = attention.prefill_items(work, rates.attention_tile_rows) * rates.item_s
             total += attention.calls * (items_s + max(flops * rates.attention_s_per_flop, moved * rates.s_per_byte))
         return total
 
@@ -198,30 +196,40 @@ class AnalyticStepTime:
         rates, total = self._rates, kv_tokens * 0.0
         for attention in self.forward.attention:
             flops, moved = attention.decode(work, kv_tokens, kv_max)
+            if work.prefill_tokens:
+                flops = flops + attention.decode_padding(work, kv_tokens, rates.attention_tile_rows)
             math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
             roof_s = max(math_s, memory_s) if isinstance(math_s, int | float) else np.maximum(math_s, memory_s)
             total = total + attention.calls * (attention.decode_items(work) * rates.item_s + roof_s)
         return total
 
     def _attention_terms(self, work: BatchWork) -> list[Term]:
-        terms: list[Term] = []
+        rates, terms, decoding = self._rates, list[Term](), float(work.decode_kv_tokens)
         for attention in self.forward.attention:
             suffix = "" if len(self.forward.attention) == 1 else (", window" if attention.window else ", full")
-            decode = attention.decode(work, float(work.decode_kv_tokens), float(work.decode_kv_max))
-            for name, (flops, moved), items in (
-                ("prefill attention", attention.prefill(work), attention.prefill_items(work)),
-                ("decode attention", decode, attention.decode_items(work)),
+            beside = attention.decode_padding(work, decoding, rates.attention_tile_rows) if work.prefill_tokens else 0.0
+            decode = attention.decode(work, decoding, float(work.decode_kv_max))
+            chunks = attention.prefill_items(work, rates.attention_tile_rows) if work.prefill_tokens else 0.0
+            for name, amounts, padded, items in (
+                (
+                    "prefill attention",
+                    attention.prefill(work),
+                    attention.prefill_padding(work, rates.attention_tile_rows),
+                    chunks,
+                ),
+                ("decode attention", decode, beside, attention.decode_items(work)),
             ):
-                terms.append(self._attention_term(name + suffix, attention, (float(flops), float(moved)), items))
+                terms.append(self._attention_term(name + suffix, attention.calls, amounts, (padded, items)))
         return terms
 
-    def _attention_term(self, name: str, attention: Attention, work: tuple[float, float], items: float) -> Term:
-        rates, calls = self._rates, attention.calls
-        flops, moved = calls * work[0], calls * work[1]
-        math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
-        items_s = calls * items * rates.item_s if moved else 0.0
+    def _attention_term(self, name: str, calls: int, work: tuple[float, float], tiles: tuple[float, float]) -> Term:
+        rates, (flops, moved), (padded, items) = self._rates, work, tiles
+        math_s, memory_s = (flops + padded) * rates.attention_s_per_flop, moved * rates.s_per_byte
         dtype = activation_format(self.weight_dtype)
-        return Term(name, items_s + max(math_s, memory_s), flops, moved, math_s, memory_s, dtype)
+        return Term(
+            name, calls * (items * rates.item_s + max(math_s, memory_s)), float(calls * flops), float(calls * moved),
+            float(calls * math_s), float(calls * memory_s), dtype,
+        )  # fmt: skip
 
     def _communication(self, tokens: Number) -> tuple[Number, Number]:
         """Bytes that one rank sends, and seconds of all collectives."""
@@ -254,6 +262,7 @@ def _rates_of(model: AnalyticStepTime) -> _Rates:
         attention_s_per_flop=1 / (hardware.flops_per_s(activation_format(model.weight_dtype)) * efficiency.compute),
         item_s=efficiency.attention_item_s,
         tile_rows=efficiency.tile_rows,
+        attention_tile_rows=efficiency.attention_tile_rows,
         launch_s=kernels * efficiency.kernel_s,
         host_s=0.0 if graphs else kernels * efficiency.host_launch_s,
     )

@@ -64,10 +64,22 @@ class _Builder:
     def activation_bytes(self) -> float:
         return bytes_per_element(activation_format(self.weight_dtype))
 
+    @property
+    def wide_dtype(self) -> str:
+        """The format of output head and routers, which quantised checkpoints leave wide."""
+        return activation_format(self.weight_dtype)
+
+    @property
+    def layer_dtype(self) -> str:
+        """The format of a layer's matrices, routed experts apart: some checkpoints quantise those alone."""
+        stored = self.shape.quantization
+        experts_alone = stored is not None and stored.scope == "experts" and stored.weight_format == self.weight_dtype
+        return self.wide_dtype if experts_alone else self.weight_dtype
+
     def gemm(self, name: str, calls: int, k: int, n: int, parts: int = 1) -> Linear:
         """A matrix product; `parts` separate ones where nothing is fused, each reading the input again."""
-        sizes = (bytes_per_element(self.weight_dtype), self.activation_bytes)
-        whole = gemm(name, calls, k, n, sizes, self.weight_dtype)
+        dtype = self.wide_dtype if name in ("logits", "router") else self.layer_dtype
+        whole = gemm(name, calls, k, n, (bytes_per_element(dtype), self.activation_bytes), dtype)
         if self.execution.fused or parts == 1:
             return whole
         again = (parts - 1) * k * self.activation_bytes

@@ -133,9 +133,12 @@ class Efficiency:
     link: float = 0.7  # of link bandwidth in a large all-reduce
     kernel_s: float = 3e-6  # launch and drain of one kernel
     collective_s: float = 5e-6  # one synchronisation of the ranks: an all-reduce has one or two
-    other_memory_bytes: float = 3.5e9  # context, activations, graphs and communication buffers
+    context_bytes: float = 0.58e9  # of device memory that the driver's context and libraries take
+    graph_bytes: float = 1.0e9  # captured graphs
+    communication_bytes: float = 0.41e9  # collectives' buffers, where there are several ranks
     attention_item_s: float = 23e-9  # start and end of a KV head of a sequence, or of 128 query rows, in attention
     tile_rows: int = 16  # a matrix product computes whole tiles of rows; kernels for few rows use the smallest
+    attention_tile_rows: int = 128  # query rows of one work item
     host_launch_s: float = 20e-6  # of the host for one operator, where no graph launches them all
 
     def __post_init__(self) -> None:
@@ -143,18 +146,19 @@ class Efficiency:
         for name in ("memory", "compute", "link"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be above 0 and at most 1.")
-        for name in ("kernel_s", "collective_s", "other_memory_bytes", "attention_item_s", "host_launch_s"):
+        for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must not be negative.")
-        if self.tile_rows < 1:
-            raise InputError(f"efficiency tile_rows is {self.tile_rows}; it must be at least 1.")
+        for name in ("tile_rows", "attention_tile_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be at least 1.")
 
     @classmethod
     def ideal(cls) -> Self:
         """Every peak reached in full and no fixed cost: the roof itself."""
         return cls(
-            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0,
-            attention_item_s=0.0, tile_rows=1, host_launch_s=0.0,
+            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, context_bytes=0.0, graph_bytes=0.0,
+            communication_bytes=0.0, attention_item_s=0.0, tile_rows=1, attention_tile_rows=1, host_launch_s=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -165,10 +169,16 @@ class Efficiency:
         """
         if hardware.kind == "cpu":
             return cls(
-                memory=0.8, compute=0.7, kernel_s=5e-6, other_memory_bytes=0.5e9, attention_item_s=0.0, tile_rows=1
-            )
+                memory=0.8, compute=0.7, kernel_s=5e-6, context_bytes=0.3e9, graph_bytes=0.0, communication_bytes=0.0,
+                attention_item_s=0.0, tile_rows=1, attention_tile_rows=1,
+            )  # fmt: skip
         return cls(compute=_PREFILL_MFU.get(hardware.name, 0.4))
 
+
+_NOT_NEGATIVE = (
+    "kernel_s", "collective_s", "context_bytes", "graph_bytes", "communication_bytes", "attention_item_s",
+    "host_launch_s",
+)  # fmt: skip
 
 # Published prefill MFU of good engines; the H200 has the H100's compute. Others take the field's default of 0.4.
 _PREFILL_MFU = {"H100": 0.45, "H200": 0.45, "A100": 0.38, "L40S": 0.32}

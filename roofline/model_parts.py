@@ -9,6 +9,7 @@ from typing import Literal
 from roofline.errors import ModelError
 from roofline.formats import format_name
 
+Scope = Literal["layers", "experts"]  # what a narrow format applies to
 MATRICES_PER_MLP = 3  # gate, up and down
 
 
@@ -124,7 +125,7 @@ class Quantization:
     """
 
     weight_format: str
-    scope: Literal["layers", "experts"] = "layers"  # all matrices of the layers, or the routed experts alone
+    scope: Scope = "layers"  # all matrices of the layers, or the routed experts alone
     kv_format: str | None = None  # what the checkpoint asks of the cache
 
     def __post_init__(self) -> None:

@@ -63,3 +63,13 @@ def _from_gguf(path: Path) -> ModelShape:
     if tokens is not None:
         metadata["tokenizer.ggml.tokens"] = range(len(tokens.data))
     return ModelShape.from_gguf(metadata, [tensor.name for tensor in reader.tensors])
+
+
+def index_bytes(source: str) -> int | None:
+    """Bytes of all tensors by the safetensors index of a folder (`metadata.total_size`); None where there is none."""
+    index = Path(source).expanduser() / "model.safetensors.index.json"
+    if not index.is_file():
+        return None
+    metadata = read_json_object(index).get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return int(size) if isinstance(size, int | float) and size > 0 else None

@@ -16,7 +16,6 @@ from roofline.step_time import BatchWork, FloatArray
 
 Number = TypeVar("Number", float, FloatArray)
 Class = Literal["gemm", "elementwise", "attention"]
-ATTENTION_TILE_ROWS = 128  # query rows of one work item in FlashAttention 2 and 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +117,11 @@ class Attention:
 
         Windowed: at most `window` pairs a token and `window` cached tokens a chunk, exact once a chunk is past it.
         """
-        pairs, cached = float(work.prefill_attn_pairs), float(work.prefill_kv_tokens)
+        pairs: float = work.prefill_attn_pairs
+        cached: float = work.prefill_kv_tokens
         if self.window is not None:
-            pairs = min(pairs, float(work.prefill_tokens * self.window))
-            cached = min(cached, float(work.num_prefill_seqs * self.window))
+            pairs = np.minimum(pairs, work.prefill_tokens * self.window)
+            cached = np.minimum(cached, work.num_prefill_seqs * self.window)
         flops = pairs * self.prefill_flops_per_pair + cached * self.flops_per_expanded
         moved = (cached + work.prefill_tokens) * self.kv_bytes_per_token
         return flops, moved + work.prefill_tokens * self.query_bytes_per_token + pairs * self.score_bytes_per_pair
@@ -141,10 +141,28 @@ class Attention:
         moved = moved + work.decode_tokens * self.query_bytes_per_token + pairs * self.score_bytes_per_pair
         return pairs * self.decode_flops_per_pair, moved
 
-    def prefill_items(self, work: BatchWork) -> float:
+    def prefill_padding(self, work: BatchWork, tile_rows: int) -> float:
+        """FLOPs of one layer beyond the useful ones: the last tile of a chunk's query rows is half full on average."""
+        seen: float = work.prefill_kv_tokens
+        if self.window is not None:
+            seen = np.minimum(seen, work.num_prefill_seqs * self.window)
+        return (tile_rows - 1) / 2 * (seen + work.prefill_tokens) * self.prefill_flops_per_pair
+
+    def decode_padding(self, work: BatchWork, kv_tokens: Number, tile_rows: int) -> Number:
+        """FLOPs of one layer beyond the useful ones of sequences that decode beside a chunk.
+
+        Decoding alone has kernels that share a tile among the heads of a key; beside a chunk it runs in the chunk's
+        kernel, a row to a tile. The many heads of latent attention fill the tile by themselves.
+        """
+        if self.window is not None:
+            kv_tokens = np.minimum(kv_tokens, work.num_decode_seqs * self.window)
+        rows = max(0.0, (tile_rows - 1) / 2 - self.num_heads / self.num_kv_heads)
+        return rows * kv_tokens * self.decode_flops_per_pair
+
+    def prefill_items(self, work: BatchWork, tile_rows: int) -> float:
         """Work items of one layer: a tile of query rows, those of heads that share keys side by side."""
         rows = work.prefill_tokens * self.num_heads / self.num_kv_heads
-        return self.num_kv_heads * (rows / ATTENTION_TILE_ROWS + work.num_prefill_seqs)
+        return self.num_kv_heads * (rows / tile_rows + work.num_prefill_seqs)
 
     def decode_items(self, work: BatchWork) -> float:
         """Work items of one layer: a KV head of a sequence."""

@@ -169,11 +169,16 @@ class RankShare:
         return self.num_layers * self.attention_parameters + dense + self.num_moe_layers * (beside + experts)
 
     @property
-    def num_parameters(self) -> int:
-        """All weights on one rank; norms and biases are counted whole."""
+    def vector_parameters(self) -> int:
+        """Norms and biases on one rank, counted whole but for those of the experts."""
         shape = self.shape
         vectors = self.num_layers * shape.vector_parameters_per_layer + shape.hidden_size
-        vectors += self.num_moe_layers * shape.moe_vector_parameters // self.parallelism.expert
+        return vectors + self.num_moe_layers * shape.moe_vector_parameters // self.parallelism.expert
+
+    @property
+    def num_parameters(self) -> int:
+        """All weights on one rank."""
+        shape, vectors = self.shape, self.vector_parameters
         # A tied matrix serves both ends, so it is on the first and on the last stage; untied, each end has its own.
         both_ends = not shape.tie_embeddings and self.parallelism.pipeline == 1
         return self.layer_linear_parameters + vectors + self.head_parameters * (2 if both_ends else 1)

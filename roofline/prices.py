@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date as calendar_date
 from pathlib import Path
 
-from roofline.catalogue_data import row_object, shipped_rows, user_rows
+from roofline.catalogue_data import Row, row_object, shipped_rows, user_rows
 from roofline.errors import InputError
 
 HOURS_PER_YEAR = 8760.0
@@ -121,18 +121,32 @@ def price(accelerator: str, file: Path | None = None) -> Price:
     return row_object(Price, _row("prices", "price", accelerator, file), "prices")
 
 
+def known_price(accelerator: str, usd_per_hour: float | None = None, file: Path | None = None) -> Price | None:
+    """The user's own price where one is given, else the row; None where there is none. Raises for a wrong row."""
+    if usd_per_hour is not None:
+        today = calendar_date.today().isoformat()[:7]
+        return Price(accelerator, usd_per_hour, usd_per_hour, usd_per_hour, "stated by you", today)
+    if not any(str(row.get("accelerator")).lower() == accelerator.lower() for row in _rows("prices", file)):
+        return None
+    return price(accelerator, file)
+
+
 def owned(accelerator: str, file: Path | None = None) -> OwnedRow:
     """What owning an accelerator takes; rows `owned` of the user's `file` come first. Raises as `price` does."""
     return row_object(OwnedRow, _row("owned", "purchase price or power", accelerator, file), "prices")
 
 
-def _row(kind: str, what: str, accelerator: str, file: Path | None) -> dict[str, object]:
-    rows = [*(user_rows(file, kind) if file else ()), *shipped_rows(kind, "prices")]
+def _row(kind: str, what: str, accelerator: str, file: Path | None) -> Row:
+    rows = _rows(kind, file)
     for row in rows:
         if str(row.get("accelerator")).lower() == accelerator.lower():
             return row
     known = ", ".join(str(row.get("accelerator")) for row in rows)
     raise InputError(f"no {what} is known for accelerator {accelerator!r}, only for {known}; give one yourself.")
+
+
+def _rows(kind: str, file: Path | None) -> list[Row]:
+    return [*(user_rows(file, kind) if file else ()), *shipped_rows(kind, "prices")]
 
 
 def _months(text: str, accelerator: str) -> int:

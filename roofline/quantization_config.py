@@ -5,12 +5,12 @@ A method that is not known is an error: weights counted in the wrong format are 
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from roofline.config_fields import integer, part
 from roofline.errors import ModelError
 from roofline.formats import BYTES_PER_ELEMENT
-from roofline.model_parts import Quantization
+from roofline.model_parts import Quantization, Scope
 
 Config = Mapping[str, Any]
 _KEPT_FIELDS = ("modules_to_not_convert", "ignore", "exclude_modules")
@@ -101,7 +101,7 @@ _METHODS: dict[str, Callable[[Config], str]] = {
 }
 
 
-def _scope(config: Config, num_layers: int) -> Literal["layers", "experts"]:
+def _scope(config: Config, num_layers: int) -> Scope:
     """Experts alone where the attention of all layers, not of a few, is left as it was."""
     kept = [str(name) for field in _KEPT_FIELDS for name in part(config, field, list)]
     layers = [re.search(r"layers\.(\d+)\.", name) for name in kept if "self_attn" in name]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.execution._stand_ins import sample
+from engine.kernels.sampling import Filters
 from engine.execution.device_attention import DeviceAttention
 from engine.execution.device_state import DeviceState, slots_in
 from engine.execution.kv_cache import KVCache
@@ -16,13 +17,17 @@ from engine.kernels.paged_shape import AttentionOptions
 
 
 class Settings(NamedTuple):
-    """How each row's token is drawn, [rows] each, in the order that `sample` takes them."""
+    """How each row's token is drawn: columns of [rows], the first four of them `Filters`."""
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
     min_p: Tensor
     seeds: Tensor
+
+    def sample(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """A token a row; positions: [rows], where it will stand."""
+        return sample(logits, Filters(self.temperature, self.top_k, self.top_p, self.min_p), self.seeds, positions)
 
 
 class DeviceProgram:
@@ -38,7 +43,7 @@ class DeviceProgram:
         state = self.state
         contexts = state.positions[:num_rows] + 1
         logits = self.model.run(state.token_ids[:num_rows], self._attention(num_rows, None, None), None)
-        state.advance(sample(logits, *self._settings(num_rows), contexts))
+        state.advance(self._settings(num_rows).sample(logits, contexts))
 
     @torch.inference_mode()
     def mixed(self, num_rows: int, parts: Mapping[str, Tensor], longest: int) -> None:
@@ -58,7 +63,7 @@ class DeviceProgram:
             columns = zip(Settings._fields, settings, strict=True)
             settings = Settings(*(torch.cat((column, parts[name])) for name, column in columns))
             positions = torch.cat((positions, parts["new_positions"]))
-        sampled = sample(logits, *settings, positions)
+        sampled = settings.sample(logits, positions)
         state.advance(sampled[:num_rows])
         state.fresh_ids[: len(sampled) - num_rows] = sampled[num_rows:]
 
