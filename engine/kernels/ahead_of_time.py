@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from engine.kernels import paged_decode, paged_prefill, rms_norm, rope, silu_mul
+from engine.kernels import paged_decode, paged_prefill, rms_norm, rope, sampling_kernels, silu_mul
 from engine.kernels.kernel_config import ALIGNMENT_BYTES, KernelConfig
 from roofline import console
 from roofline.errors import InputError
@@ -46,7 +46,7 @@ class Resources:
 
 def shipped() -> tuple[KernelConfig, ...]:
     """Every configuration that a launcher may choose for the models and settings that are supported."""
-    modules = (paged_decode, paged_prefill, rms_norm, rope, silu_mul)
+    modules = (paged_decode, paged_prefill, rms_norm, rope, sampling_kernels, silu_mul)
     return tuple(config for module in modules for config in module.configs())
 
 

@@ -42,6 +42,7 @@ class KernelConfig:
     divisible: frozenset[str] = frozenset()
     num_warps: int = 4
     num_stages: int = 3
+    max_registers: int | None = None  # a thread; given, ptxas does not spill for the sake of more programs at once
     architectures: tuple[int, ...] = ARCHITECTURES
     machine_code: tuple[str | tuple[int, str], ...] = ()
 
@@ -51,7 +52,8 @@ class KernelConfig:
 
         Products and sums fuse: the default of triton up to 3.9 changes after it, and says so in a warning.
         """
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        return options if self.max_registers is None else options | {"maxnreg": self.max_registers}
 
     def instructions(self, architecture: int) -> tuple[str, ...]:
         """Expressions of `machine_code` that hold on an architecture."""
