@@ -4,6 +4,7 @@ A decode step of a small model is a few hundred kernels of a few microseconds: l
 longer than the device. A graph replays them all with one call, at the price of a fixed batch size.
 """
 
+import gc
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,8 @@ class DecodeGraphs:
         for batch in descending:
             run(batch)
         torch.cuda.synchronize()
+        gc.collect()
+        gc.freeze()  # each capture collects garbage, and would walk all there is
         pool = torch.cuda.graph_pool_handle()
         for batch in descending:
             graph = torch.cuda.CUDAGraph()

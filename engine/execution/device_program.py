@@ -6,14 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.execution._stand_ins import sample
-from engine.kernels.sampling import Filters
 from engine.execution.device_attention import DeviceAttention
 from engine.execution.device_state import DeviceState, slots_in
 from engine.execution.kv_cache import KVCache
 from engine.execution.model import Llama
 from engine.kernels.paged_prefill import Chunks
 from engine.kernels.paged_shape import AttentionOptions
+from engine.kernels.sampling import Filters, sample
 
 
 class Settings(NamedTuple):

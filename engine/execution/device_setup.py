@@ -23,10 +23,12 @@ from engine.execution.kv_pool import (
 )
 from engine.execution.model import Llama
 from engine.execution.packing import pack
+from engine.execution.step_arrays import Arrays
 
 LOWER_STEP = "lower gpu_memory_utilization, max_num_batched_tokens or max_num_seqs"
-# Tokens of a first chunk, beside how many rows: Triton compiles a kernel anew where a size is 1 or divisible by 16.
-_SMALL_STEPS = ((1, 0), (16, 0), (17, 1), (32, 16))
+# Attention is compiled for up to 32 sequences, and anew for each power of two above.
+_SEQUENCES = (1, 33, 65, 129, 257, 513)
+_CHUNKS = (1, 24)  # tokens: short chunks have smaller tiles than long ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,28 @@ def gpu_runner(model: Llama, config: EngineConfig, options: DeviceOptions) -> tu
 
 
 def _measure(program: DeviceProgram, config: EngineConfig, num_graphs: int) -> DeviceMemory:
-    """Run the largest steps and the small ones; what they took and what is left of the device."""
-    for tokens, rows in _SMALL_STEPS:
-        if rows <= config.max_num_seqs and tokens <= config.max_model_len:
-            idle_step(program, tokens, rows, tokens)
+    """Run steps of every kind and the largest ones; what those took and what is left of the device."""
+    for num_tokens, num_rows, longest in kinds_of_steps(config):
+        idle_step(program, num_tokens, num_rows, longest)
     step = _peak_bytes(lambda: largest_step(program, config))
     decode = _peak_bytes(lambda: program.decode(config.max_num_seqs))
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     return DeviceMemory(total, total - free, step, decode + num_graphs * GRAPH_BYTES if num_graphs else 0)
+
+
+def kinds_of_steps(config: EngineConfig) -> list[tuple[int, int, int]]:
+    """Steps for which kernels are compiled apart, as (tokens, rows, tokens of the longest chunk) of `idle_step`.
+
+    A kernel compiled while requests are served would hold all of them up for seconds.
+    """
+    kinds = []
+    for count in (count for count in _SEQUENCES if count <= config.max_num_seqs):
+        budget = min(config.max_num_batched_tokens, count * config.max_model_len)
+        most = -(-budget // count)
+        lengths = [min(length, most) for length in (*_CHUNKS, most)]
+        kinds += [(count * longest, count, longest) for longest in lengths]
+    return kinds
 
 
 def _peak_bytes(work: Callable[[], None]) -> int:
@@ -102,7 +117,7 @@ def idle_step(program: DeviceProgram, num_tokens: int, num_rows: int, longest: i
     """A step of `num_rows` idle rows and first chunks of up to `longest` tokens, all in the null block."""
     starts = np.append(np.arange(0, num_tokens, longest), num_tokens).astype(np.int32)
     num_chunks = len(starts) - 1
-    arrays = {
+    arrays: Arrays = {
         "token_ids": np.zeros(num_tokens, np.int32),
         "starts": starts,
         "contexts": np.zeros(num_chunks, np.int32),

@@ -114,4 +114,4 @@ class DeviceState:
 
 def slots_in(blocks: Tensor, positions: Tensor, block_size: int) -> Tensor:
     """Cache slot of tokens in these blocks, at these positions of their sequences: [tokens] int32 all."""
-    return torch.where(positions > IDLE, blocks * block_size + positions % block_size, NO_SLOT)
+    return (blocks * block_size + positions % block_size).masked_fill_(positions == IDLE, NO_SLOT)

@@ -208,10 +208,10 @@ def programs(processors: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def config(shape: PagedShape, num_seqs: int) -> KernelConfig:
-    """How a batch of up to `num_seqs`, a power of two, is decoded: tiles of 16 KB, or of 8 KB for fp8."""
+    """How a batch of up to `num_seqs`, a power of two, is decoded."""
     dim = shape.padded["DIM"]
     members = power_of_two(shape.group)
-    tile = 8192 // dim if shape.is_fp8 else 16384 // (dim * shape.dtype.itemsize)
+    tile_bytes = 16384 if shape.cache_dtype.itemsize == 2 else 8192  # more would spill where keys change their format
     return KernelConfig(
         name=f"paged_decode {shape}",
         kernel=_kernel,
@@ -222,7 +222,8 @@ def config(shape: PagedShape, num_seqs: int) -> KernelConfig:
         choices=shape.choices
         | shape.padded
         | {"SEQS": num_seqs, "ROWS": max(members, 16), "MEMBERS": members}
-        | {"TILE": tile, "MERGE": max(8192 // (members * dim), 1), "MOST": 64},
+        | {"TILE": max(tile_bytes // (dim * shape.cache_dtype.itemsize), 16)}
+        | {"MERGE": max(4096 // (members * dim), 1), "MOST": 64},
         num_warps=4,
         num_stages=4 if shape.is_fp8 else 3,
         architectures=(shape.architecture,),

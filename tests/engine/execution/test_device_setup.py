@@ -6,7 +6,7 @@ import torch
 from engine.core.config import EngineConfig
 from engine.core.sampling_params import SamplingParams
 from engine.execution.device import choose_device, defaults_of
-from engine.execution.device_setup import DeviceOptions, gpu_runner
+from engine.execution.device_setup import DeviceOptions, gpu_runner, kinds_of_steps
 from engine.execution.kv_pool import BlockKind
 from engine.serving.llm import LLM
 from engine.serving.loading import LoadOptions, kv_torch_dtype, split_settings
@@ -68,6 +68,17 @@ def test_running_out_while_measuring_names_the_settings(tiny, memory, monkeypatc
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", full)
     with pytest.raises(CapacityError, match="a step of 20 tokens of tiny; lower gpu_memory_utilization, max_num"):
         gpu_runner(tiny, CONFIG, options())
+
+
+@pytest.mark.parametrize(("seqs", "budget", "context"), [(256, 8192, 4096), (4, 20, 64), (300, 512, 1), (1, 8, 64)])
+def test_steps_of_every_kind_are_within_the_limits(seqs, budget, context):
+    config = EngineConfig(2, max_num_seqs=seqs, max_num_batched_tokens=max(budget, seqs), max_model_len=context)
+    kinds = kinds_of_steps(config)
+    for num_tokens, num_rows, longest in kinds:
+        assert 1 <= longest <= context and num_rows <= seqs and num_tokens == num_rows * longest
+        assert num_tokens < config.max_num_batched_tokens + num_rows  # rounded up to whole chunks
+    counts = {1 << max(rows - 1, 31).bit_length() for _, rows, _ in kinds}
+    assert counts == {1 << max(rows - 1, 31).bit_length() for rows in range(1, seqs + 1)}
 
 
 def test_devices_and_their_defaults():
