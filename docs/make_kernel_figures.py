@@ -89,11 +89,15 @@ def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _contexts() -> list[str]:
     """Each sequence's cached tokens as tiles; a gap parts two chunks."""
-    parts = [_text(16, 24, "1  Contexts, cut into chunks of about equal length: on the device, anew in every step", "b")]
+    parts = [
+        _text(16, 24, "1  Contexts, cut into chunks of about equal length: on the device, anew in every step", "b")
+    ]
     for sequence, tiles in enumerate(TILES):
         parts.append(_text(16, 54 + 28 * sequence, f"sequence {'ABCD'[sequence]}"))
         if not tiles:
-            parts.append(_text(LEFT, 54 + 28 * sequence, "no context (padding of the batch): an empty chunk, zeros", "s"))
+            parts.append(
+                _text(LEFT, 54 + 28 * sequence, "no context (padding of the batch): an empty chunk, zeros", "s")
+            )
     for sequence, start, tiles in _chunks():
         for tile in range(start, start + tiles):
             inset = 3 if tile == start else 0
@@ -127,7 +131,10 @@ def _blocks() -> list[str]:
     width = (WIDTH - LEFT - 16) / 14
     for place, block in enumerate(owned):
         x = LEFT + (2 + 2.5 * place) * width
-        parts += [_box(x, top + 14, width * 1.6, 26, COLOURS[0]), _text(x + width * 0.8, top + 31, f"block {block}", "s m")]
+        parts += [
+            _box(x, top + 14, width * 1.6, 26, COLOURS[0]),
+            _text(x + width * 0.8, top + 31, f"block {block}", "s m"),
+        ]
         parts.append(_arrow(x + width * 0.8, top + 42, LEFT + (block + 0.5) * width, top + 74))
     for block in range(14):
         fill = COLOURS[0] if block in owned else COLOURS[1] if block in (1, 9) else "#ddd"
