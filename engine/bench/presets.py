@@ -158,7 +158,7 @@ H200 = Preset(
     what="Llama-3.1-8B and Qwen3-0.6B shapes, random weights, bf16, on one GPU of 120 GB or more",
     device="cuda",
     stages=(
-        Stage("kernels", KernelsPlan("h200", "cuda", "bf16"), least_s=30, limit_s=80),
+        Stage("kernels", KernelsPlan("h200", "cuda", "bf16"), least_s=30, limit_s=100),
         Stage(
             "throughput-0.6b",
             OfflinePlan(
