@@ -80,8 +80,10 @@ def campaign(
     """
     from engine.bench.campaign import SUMMARY_FILE, Campaign
     from engine.bench.presets import preset_named
+    from engine.execution.device import choose_device
 
     plan = Campaign(preset_named(preset), out, 60 * minutes, seed)
+    choose_device(plan.preset.device)  # a machine without it is told so once, not by every stage
     try:
         summary = plan.run(_tell)
     except KeyboardInterrupt:

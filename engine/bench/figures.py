@@ -34,6 +34,17 @@ def step_figures(steps: pd.DataFrame, label: str) -> dict[str, float]:
     return found
 
 
+def exposed_host_s(steps: pd.DataFrame) -> float | None:
+    """Median wall time of the pure decode steps beyond the device's: the host's work that nothing hides.
+
+    None where the device's time is not known.
+    """
+    decodes = steps[(steps["num_prefill_seqs"] == 0) & (steps["num_decode_seqs"] > 0) & steps["device_s"].notna()]
+    if decodes.empty:
+        return None
+    return float((decodes["wall_s"] - decodes["device_s"]).clip(lower=0).median())
+
+
 def utilisation_figures(share: Shares) -> dict[str, Any]:
     """MBU and MFU against the measured ceilings and the vendor's."""
     vendor = share.datasheet

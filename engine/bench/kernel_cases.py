@@ -17,10 +17,14 @@ from engine.kernels.paged_decode import paged_decode
 from engine.kernels.paged_prefill import Chunks, paged_prefill
 from engine.kernels.rms_norm import add_rms_norm
 from engine.kernels.rope import PagedKV, RopeTable, apply_rope, rope_and_write, write_kv
+from engine.kernels.sampling import Filters, sample
 from engine.kernels.silu_mul import silu_mul
 from roofline.step_time import chunk_attn_pairs
 
 EPS = 1e-5
+MOST_SAMPLED = 512  # rows: a step samples sequences, not tokens
+SAMPLING = {"greedy": (0.0, 0, 1.0, 0.0), "temperature": (0.6, 0, 1.0, 0.0), "top-k, top-p": (0.6, 50, 0.9, 0.0)}
+_LOGIT_SCALE = 8.0  # peaked as a model's: in a flat distribution rounding moves a draw from one token to the next
 
 
 def cases(suite: Suite) -> list[Case]:
@@ -28,7 +32,9 @@ def cases(suite: Suite) -> list[Case]:
     decodes = [decode_case(suite, *sizes) for sizes in suite.decodes]
     prefills = [prefill_case(suite, *sizes) for sizes in suite.prefills]
     rowwise = [make(suite, rows) for rows in suite.rows for make in (norm_case, write_case, silu_case)]
-    return [*decodes, *prefills, *rowwise]
+    sampled = [rows for rows in suite.rows if rows <= MOST_SAMPLED]
+    sampling = [sample_case(suite, rows, how) for rows in sampled for how in SAMPLING]
+    return [*decodes, *prefills, *rowwise, *sampling]
 
 
 def decode_case(suite: Suite, sequences: int, context: int) -> Case:
@@ -162,6 +168,46 @@ def silu_case(suite: Suite, rows: int) -> Case:
         ours=lambda x: silu_mul(x["gate_up"]),
         reference=lambda x: plain(_widened(x)),
         rivals={"torch": plain, **rivals.silu()},
+    )
+
+
+def sample_case(suite: Suite, rows: int, how: str) -> Case:
+    """A token a row, by one of `SAMPLING`: the logits are read once. Its outcome is the drawn tokens' logits."""
+    n = suite.vocabulary
+
+    def make(device: torch.device, draws: torch.Generator) -> Inputs:
+        columns = {
+            name: torch.full((rows,), value, device=device, dtype=torch.int32 if name == "top_k" else torch.float32)
+            for name, value in zip(Filters._fields, SAMPLING[how], strict=True)
+        }
+        return {
+            "logits": _normal((rows, n), suite.dtype, device, draws) * _LOGIT_SCALE,
+            "seeds": torch.randint(1 << 62, (rows,), generator=draws, device=device),
+            "positions": torch.randint(4096, (rows,), generator=draws, device=device, dtype=torch.int32),
+            **columns,
+        }
+
+    def draw(x: Inputs) -> Tensor:
+        return sample(x["logits"], Filters(*(x[name] for name in Filters._fields)), x["seeds"], x["positions"])
+
+    def outcome(x: Inputs, tokens: Tensor) -> Tensor:
+        return x["logits"].gather(1, tokens.long()[:, None])
+
+    def reference(x: Inputs) -> Tensor:
+        tokens = draw({name: value.cpu() for name, value in x.items()})
+        return outcome(x, tokens.to(x["logits"].device))
+
+    return Case(
+        operation=f"sampling, {how}",
+        size=f"{rows} x {n}",
+        dtype=suite.dtype,
+        memory_bytes=rows * n * suite.dtype.itemsize,
+        flops=rows * n,
+        make=make,
+        ours=draw,
+        reference=reference,
+        rivals={"torch": lambda x: x["logits"].argmax(-1)} if how == "greedy" else {},
+        outcome=outcome,
     )
 
 

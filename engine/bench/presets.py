@@ -4,7 +4,7 @@ A plan is data: it is what a stage is given, what its result says was asked, and
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.bench.engine_choice import EngineChoice
@@ -105,7 +105,8 @@ class Preset:
 
     name: str
     what: str
-    stages: tuple[Stage, ...] = field(default=())
+    device: str
+    stages: tuple[Stage, ...]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; InputError with the names there are."""
@@ -154,9 +155,10 @@ def _grid_settings(grid: Grid, budget: int, block_size: int = EngineConfig(2).bl
 
 H200 = Preset(
     name="h200",
-    what="Llama-3.1-8B and Qwen3-0.6B shapes, random weights, bf16, on one GPU of 80 GB or more",
+    what="Llama-3.1-8B and Qwen3-0.6B shapes, random weights, bf16, on one GPU of 120 GB or more",
+    device="cuda",
     stages=(
-        Stage("kernels", KernelsPlan("h200", "cuda", "bf16"), least_s=30, limit_s=80),
+        Stage("kernels", KernelsPlan("h200", "cuda", "bf16"), least_s=30, limit_s=100),
         Stage(
             "throughput-0.6b",
             OfflinePlan(
@@ -214,6 +216,7 @@ _CPU_SETTINGS = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "max_model_len
 CPU_SMOKE = Preset(
     name="cpu-smoke",
     what="SmolLM2-135M on a CPU, at sizes that say nothing of speed: does everything run?",
+    device="cpu",
     stages=(
         Stage("kernels", KernelsPlan("smoke", "cpu", "fp32"), least_s=0, limit_s=120),
         Stage(

@@ -16,7 +16,7 @@ import torch
 
 from engine.bench import serve, steps
 from engine.bench.attainment import Shares, shares
-from engine.bench.figures import capacity_per_s, step_figures, utilisation_figures
+from engine.bench.figures import capacity_per_s, exposed_host_s, step_figures, utilisation_figures
 from engine.bench.kernel_cases import cases
 from engine.bench.kernel_sizes import SUITES
 from engine.bench.kernels import Row, figures, kernels_table, measure_kernels
@@ -94,7 +94,7 @@ def _offline(plan: OfflinePlan, report: StageReport, seed: int) -> None:
 def _steps(plan: StepsPlan, report: StageReport, seed: int) -> None:
     llm = plan.engine.load(plan.settings)
     machine = _machine(llm)
-    trace = steps.prepare(llm, plan.grid, seed).run(machine, _nothing)
+    trace = steps.prepare(llm, plan.grid, seed).run(machine, lambda *_: None)
     report.add_trace("steps", trace)
     found = step_figures(trace.steps, plan.label)
     share = shares(trace.steps, served_model(llm), machine)
@@ -151,10 +151,11 @@ def _serve(
 ) -> Trace:
     """Serve a workload; `how` is the trace's name and the temperature. Raises `TimeUpError` after a partial trace."""
     name, temperature = how
-    served = serve.prepare(llm, workload, seed, temperature=temperature).run(machine, _nothing)
+    served = serve.prepare(llm, workload, seed, temperature=temperature).run(machine, lambda *_: None)
     report.add_trace(name, served.trace)
     share = shares(served.trace.steps, served_model(llm), machine)
-    report.add_figures({name: summarize(served.trace), **_used(name, share)})
+    exposed = exposed_host_s(served.trace.steps)
+    report.add_figures({name: {**summarize(served.trace), "exposed_host_s": exposed}, **_used(name, share)})
     if served.interrupted:
         raise TimeUpError
     return served.trace
@@ -180,10 +181,6 @@ def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _nothing(*_: object) -> None:
-    """No progress bar: the log is a file."""
 
 
 def machine_sentence(machine: Machine) -> str:

@@ -81,12 +81,13 @@ def _cuda(calls: Sequence[Call], device: torch.device, budget_s: float) -> Timin
 
 def _captured(calls: Sequence[Call]) -> "torch.cuda.CUDAGraph | None":
     """A graph of the calls; None where one of them does what a graph cannot hold (it waits for the device, say)."""
-    graph = torch.cuda.CUDAGraph()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
             for call in calls:
                 call()
     except RuntimeError:
+        torch.cuda.set_stream(stream)  # a capture that fails to end leaves its own stream behind
         torch.cuda.synchronize()
         return None
     return graph

@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from engine.bench import campaign as campaigns
@@ -227,6 +228,13 @@ def test_the_commands_around_a_campaign(preset, tmp_path, monkeypatch):
     again = bench("unpack", out / "steps.zip", "--out", tmp_path / "traces")
     assert isinstance(again.exception, InputError) and "is there already" in str(again.exception)
     assert target_figures(json.loads((out / SUMMARY_FILE).read_text())) == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the preset asks for")
+def test_a_machine_without_a_gpu_is_told_so_once(tmp_path):
+    result = bench("campaign", "--out", tmp_path / "c")
+    assert isinstance(result.exception, InputError) and "no NVIDIA GPU" in str(result.exception)
+    assert not (tmp_path / "c").exists()
 
 
 def test_what_is_no_bundle_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.bench import serve
-from engine.bench.figures import capacity_per_s, step_figures
+from engine.bench.figures import capacity_per_s, exposed_host_s, step_figures
 from engine.bench.machine import Machine
 from engine.bench.offline import LatencyPlan, Throughput, latencies, measure_latency, mixed_256
 from engine.core.config import EngineConfig
@@ -110,6 +110,14 @@ def test_step_figures_are_of_the_compositions_that_the_targets_name():
     assert step_figures(table, "8b") == {
         "decode_step_8b_1": 0.3, "decode_step_8b_64": 0.5, "host_work_8b_64": 0.25, "prefill_8b_2048": 4096.0
     }  # fmt: skip
+
+
+def test_exposed_work_is_what_decode_steps_take_beyond_the_device():
+    decode = {"num_decode_seqs": 2, "decode_kv_tokens": 64}
+    walls = [step(**decode, wall_s=wall, device_s=1.0) for wall in (1.0, 1.2, 0.9, 1.3, 5.0)]
+    others = [step(num_prefill_seqs=1, wall_s=9.0), step(**decode, wall_s=9.0, device_s=np.nan)]
+    assert exposed_host_s(pd.DataFrame(walls + others)) == pytest.approx(0.2)
+    assert exposed_host_s(pd.DataFrame(others)) is None
 
 
 def bench(*arguments):

@@ -29,4 +29,4 @@ def tiny_preset(folder: Path) -> Preset:
         "transformers": RivalPlan(str(folder), "cpu", "fp32", count=2, longest=4, num_blocks=4),
     }
     stages = tuple(Stage(name, plan, least_s=10, limit_s=60) for name, plan in plans.items())
-    return Preset("tiny", "a tiny model on a CPU", stages)
+    return Preset("tiny", "a tiny model on a CPU", "cpu", stages)
