@@ -89,7 +89,7 @@ def test_step_takes_every_parallelism_and_technique(answer):
     assert shared["parallelism"] == {"tensor": 1, "pipeline": 1, "data": 4, "expert": 4}
     assert shared["seconds"] < alone["seconds"]  # a quarter of the experts to read
     assert answer(*command, "--pp", "2")["seconds"] < alone["seconds"]
-    assert answer(*command, "--eager")["bound"] == "launch"
+    assert answer("step", "qwen3-30b-a3b", "H100", "--decode", "1x64", "--eager")["bound"] == "launch"
     assert answer(*command, "--unfused")["kernels"] > alone["kernels"]
     assert answer(*command, "--keep", "256")["seconds"] < alone["seconds"]
     assert answer(*command, "--peak")["seconds"] < alone["seconds"]
@@ -115,9 +115,14 @@ def test_compare_sorts_by_dollars_and_says_who_is_left_out(answer):
     assert pair["tpot_s"] <= 0.008
 
 
-@pytest.mark.parametrize("command", [["step", "gemma-2-9b", "H100", "--decode", "8x9000", "--prefill", "512", "--tp", "2"],
-                                     ["step", "deepseek-v3", "H200", "--decode", "8x900", "--dp", "8", "--ep", "8"],
-                                     ["compare", "llama-3.1-8b"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["step", "gemma-2-9b", "H100", "--decode", "8x9000", "--prefill", "512", "--tp", "2"],
+        ["step", "deepseek-v3", "H200", "--decode", "8x900", "--dp", "8", "--ep", "8"],
+        ["compare", "llama-3.1-8b"],
+    ],
+)
 def test_tables_keep_to_80_columns_and_figures_are_written(command, tmp_path):
     page = tmp_path / "figures.html"
     done = subprocess.run(
