@@ -28,7 +28,10 @@ Peak = Annotated[bool, typer.Option("--peak", help="Datasheet ceilings, nothing 
 Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]
 PriceLevel = Literal["low", "typical", "high"]
 
+app = typer.Typer()  # its commands are those of `roofline`
 
+
+@app.command()
 def step(
     model: ModelName,
     gpu: GpuName,
@@ -76,6 +79,7 @@ def step(
     console.out.print(_verdict(estimate, work, parts, peak))
 
 
+@app.command()
 def compare(
     model: ModelName,
     gpus: Annotated[list[str] | None, typer.Argument(help="Accelerators; all with a price by default.")] = None,
