@@ -6,7 +6,7 @@ come on top. It needs no measurement, and it is the prior that calibration scale
 rank.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -130,10 +130,6 @@ class AnalyticStepTime:
         """Share of the peak memory bandwidth that a pass uses."""
         return parts.memory_bytes / (parts.seconds * self.hardware.memory_bytes_per_s)
 
-    def with_techniques(self, **changes: object) -> "AnalyticStepTime":
-        """The same replica with other formats, parallelism or execution: a technique applied to the estimate."""
-        return replace(self, **changes)  # type: ignore[arg-type]
-
     def _whole(self, steady_s: float, decode_s: Number) -> Number:
         """A pass ends with the device, or with the host that still launches its kernels."""
         host_s = self._rates.host_s
@@ -191,7 +187,7 @@ class AnalyticStepTime:
         rates, total = self._rates, 0.0
         for attention in self.forward.attention:
             flops, moved = attention.prefill(work)
-            flops += attention.padding(work, 0.0, rates.attention_tile_rows)[0]
+            flops += attention.prefill_padding(work, rates.attention_tile_rows)
             items_s = attention.prefill_items(work, rates.attention_tile_rows) * rates.item_s
             total += attention.calls * (items_s + max(flops * rates.attention_s_per_flop, moved * rates.s_per_byte))
         return total
@@ -201,7 +197,7 @@ class AnalyticStepTime:
         for attention in self.forward.attention:
             flops, moved = attention.decode(work, kv_tokens, kv_max)
             if work.prefill_tokens:
-                flops = flops + attention.padding(work, kv_tokens, rates.attention_tile_rows)[1]
+                flops = flops + attention.decode_padding(work, kv_tokens, rates.attention_tile_rows)
             math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
             roof_s = max(math_s, memory_s) if isinstance(math_s, int | float) else np.maximum(math_s, memory_s)
             total = total + attention.calls * (attention.decode_items(work) * rates.item_s + roof_s)
@@ -211,12 +207,17 @@ class AnalyticStepTime:
         rates, terms, decoding = self._rates, list[Term](), float(work.decode_kv_tokens)
         for attention in self.forward.attention:
             suffix = "" if len(self.forward.attention) == 1 else (", window" if attention.window else ", full")
-            padding = attention.padding(work, decoding, rates.attention_tile_rows)
+            beside = attention.decode_padding(work, decoding, rates.attention_tile_rows) if work.prefill_tokens else 0.0
             decode = attention.decode(work, decoding, float(work.decode_kv_max))
             chunks = attention.prefill_items(work, rates.attention_tile_rows) if work.prefill_tokens else 0.0
             for name, amounts, padded, items in (
-                ("prefill attention", attention.prefill(work), padding[0], chunks),
-                ("decode attention", decode, padding[1], attention.decode_items(work)),
+                (
+                    "prefill attention",
+                    attention.prefill(work),
+                    attention.prefill_padding(work, rates.attention_tile_rows),
+                    chunks,
+                ),
+                ("decode attention", decode, beside, attention.decode_items(work)),
             ):
                 terms.append(self._attention_term(name + suffix, attention.calls, amounts, (padded, items)))
         return terms

@@ -11,15 +11,16 @@ from roofline.memory import MemoryLayout, stored_formats
 from roofline.model_source import load_model_shape
 from roofline.options import (
     MODEL_HELP,
-    WEIGHTS_HELP,
     AsJson,
     Data,
     Expert,
     GpuName,
+    Kv,
     ModelName,
     Pipeline,
     Tensor,
     UserRows,
+    Weights,
 )  # fmt: skip
 from roofline.parallelism import Parallelism
 from roofline.prices import known_price
@@ -68,8 +69,8 @@ def memory(
     pipeline_parallel: Pipeline = 1,
     data_parallel: Data = 1,
     expert_parallel: Expert = 1,
-    weights: Annotated[str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's.")] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache format. Default: the checkpoint's, or bf16.")] = None,
+    weights: Weights = None,
+    kv: Kv = None,
     block_size: Annotated[int, typer.Option(help="Tokens of a cache block.")] = 16,
     max_batched_tokens: Annotated[int, typer.Option(help="Tokens of the largest pass: its activations count.")] = 8192,
     max_sequences: Annotated[int, typer.Option(help="Sequences of the largest pass: their logits count.")] = 256,

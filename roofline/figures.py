@@ -6,6 +6,7 @@ Okabe and Ito's, told apart with any colour vision.
 
 import html
 from collections.abc import Mapping, Sequence
+from math import log10
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ from roofline.files import write_whole
 COLOURS = {"compute": "#D55E00", "memory": "#0072B2", "link": "#009E73", "launch": "#7A7A7A"}
 SYMBOLS = {"compute": "square", "memory": "circle"}
 WAITS = {"compute": "compute", "memory": "memory bandwidth", "link": "link", "launch": "launches and host"}
+SAME_SPOT = 0.3  # decades
 PARTS = ("#0072B2", "#56B4E9", "#CC79A7", "#E69F00", "#F0E442", "#999999", "#D55E00", "#009E73")
 
 
@@ -30,17 +32,18 @@ def roofline_plot(estimate: AnalyticStepTime, parts: Breakdown) -> go.Figure:
     """
     points = [term for term in parts.terms if term.flop_per_byte and term.seconds]
     intensities = [term.flop_per_byte or 1.0 for term in points]
-    low, high = min([0.3, *intensities]) / 2, max([2000.0, *intensities]) * 2
+    low, high = min([1.0, *intensities]) / 3, max([2000.0, *intensities]) * 2
     figure = go.Figure()
     for dtype in dict.fromkeys(estimate.hardware.compute_format(term.dtype) for term in points):
         _add_roof(figure, estimate, dtype, (low, high))
+    labels = _labels(points, parts.seconds)
     for bound, symbol in SYMBOLS.items():
         chosen = [term for term in points if term.bound == bound]
         if chosen:
-            _add_points(figure, chosen, parts.seconds, bound, symbol)
-    figure.update_xaxes(title="Arithmetic intensity (FLOP per byte of memory traffic)", type="log")
-    figure.update_yaxes(title="FLOP/s on each accelerator", type="log", exponentformat="SI")
-    return _styled(figure, "Operators under the roof", 520)
+            _add_points(figure, chosen, labels, parts.seconds, symbol)
+    figure.update_xaxes(title="Arithmetic intensity (FLOP per byte of memory traffic)", type="log", dtick=1)
+    figure.update_yaxes(title="FLOP/s on each accelerator", type="log", exponentformat="SI", dtick=1)
+    return _styled(figure, "Operators under the roof", 560)
 
 
 def _add_roof(figure: go.Figure, estimate: AnalyticStepTime, dtype: str, ends: tuple[float, float]) -> None:
@@ -58,14 +61,36 @@ def _add_roof(figure: go.Figure, estimate: AnalyticStepTime, dtype: str, ends: t
         )  # fmt: skip
 
 
-def _add_points(figure: go.Figure, terms: Sequence[Term], whole_s: float, bound: str, symbol: str) -> None:
-    shares = [term.seconds / whole_s for term in terms]
+def _labels(terms: Sequence[Term], whole_s: float) -> dict[str, str]:
+    """A label for every spot of the plot, at its longest operator: those that lie together share one."""
+    labels: dict[str, str] = {}
+    left = sorted(terms, key=lambda term: -term.seconds)
+    while left:
+        first = left[0]
+        together = [term for term in left if _distance(first, term) < SAME_SPOT]
+        left = [term for term in left if term not in together]
+        named = [term.name for term in together if term.seconds >= 0.02 * whole_s]
+        labels[first.name] = "<br>".join(named)
+    return labels
+
+
+def _distance(first: Term, other: Term) -> float:
+    """Decades between two points, along the axis on which they are farther apart."""
+    along_x = log10((first.flop_per_byte or 1.0) / (other.flop_per_byte or 1.0))
+    along_y = log10(first.flops / first.seconds * other.seconds / other.flops)
+    return max(abs(along_x), abs(along_y))
+
+
+def _add_points(
+    figure: go.Figure, terms: Sequence[Term], labels: Mapping[str, str], whole_s: float, symbol: str
+) -> None:
+    shares, bound = [term.seconds / whole_s for term in terms], terms[0].bound
     figure.add_scatter(
         x=[term.flop_per_byte for term in terms],
         y=[term.flops / term.seconds for term in terms],
         mode="markers+text",
-        text=[term.name if share >= 0.03 else "" for term, share in zip(terms, shares, strict=True)],
-        textposition="bottom right",
+        text=[labels.get(term.name, "") for term in terms],
+        textposition="bottom center",
         customdata=[[term.name, term.seconds * 1e3, share] for term, share in zip(terms, shares, strict=True)],
         name=f"waits for {WAITS[bound]}",
         marker={"color": COLOURS[bound], "symbol": symbol, "size": [8 + 30 * share**0.5 for share in shares],
@@ -150,7 +175,7 @@ def write(path: Path, title: str, figures: Sequence[go.Figure]) -> None:
 
 def _styled(figure: go.Figure, title: str, height: int) -> go.Figure:
     figure.update_layout(
-        template="plotly_white", title=title, height=height, margin={"l": 10, "r": 20, "t": 60, "b": 110},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0}, font={"size": 13},
+        template="plotly_white", title=title, height=height, margin={"l": 10, "r": 20, "t": 110, "b": 60},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"}, font={"size": 13},
     )  # fmt: skip
     return figure

@@ -141,21 +141,23 @@ class Attention:
         moved = moved + work.decode_tokens * self.query_bytes_per_token + pairs * self.score_bytes_per_pair
         return pairs * self.decode_flops_per_pair, moved
 
-    def padding(self, work: BatchWork, kv_tokens: float, tile_rows: int) -> tuple[float, float]:
-        """FLOPs of one layer beyond the useful ones, of the chunks and of the decoding sequences.
-
-        The last tile of a sequence's query rows is half full on average. Decoding alone has kernels that share a tile
-        among the heads of a key; beside a chunk it runs in the chunk's kernel, a row to a tile.
-        """
-        if not work.prefill_tokens:
-            return 0.0, 0.0
-        half, seen, decoding = (tile_rows - 1) / 2, work.prefill_kv_tokens, kv_tokens
+    def prefill_padding(self, work: BatchWork, tile_rows: int) -> float:
+        """FLOPs of one layer beyond the useful ones: the last tile of a chunk's query rows is half full on average."""
+        seen: float = work.prefill_kv_tokens
         if self.window is not None:
             seen = np.minimum(seen, work.num_prefill_seqs * self.window)
-            decoding = np.minimum(decoding, work.num_decode_seqs * self.window)
-        of_prefill = half * (seen + work.prefill_tokens) * self.prefill_flops_per_pair
-        beside_chunks = max(0.0, half - self.num_heads / self.num_kv_heads)  # MLA's heads fill the tile together
-        return of_prefill, beside_chunks * decoding * self.decode_flops_per_pair
+        return (tile_rows - 1) / 2 * (seen + work.prefill_tokens) * self.prefill_flops_per_pair
+
+    def decode_padding(self, work: BatchWork, kv_tokens: Number, tile_rows: int) -> Number:
+        """FLOPs of one layer beyond the useful ones of sequences that decode beside a chunk.
+
+        Decoding alone has kernels that share a tile among the heads of a key; beside a chunk it runs in the chunk's
+        kernel, a row to a tile. The many heads of latent attention fill the tile by themselves.
+        """
+        if self.window is not None:
+            kv_tokens = np.minimum(kv_tokens, work.num_decode_seqs * self.window)
+        rows = max(0.0, (tile_rows - 1) / 2 - self.num_heads / self.num_kv_heads)
+        return rows * kv_tokens * self.decode_flops_per_pair
 
     def prefill_items(self, work: BatchWork, tile_rows: int) -> float:
         """Work items of one layer: a tile of query rows, those of heads that share keys side by side."""

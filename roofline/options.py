@@ -17,6 +17,6 @@ Tensor = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree: accel
 Pipeline = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
 Data = Annotated[int, typer.Option("--dp", help="Data-parallel ranks that share experts; work is each one's.")]
 Expert = Annotated[int, typer.Option("--ep", help="Ranks among which experts are divided.")]
-Weights = Annotated[str, typer.Option("--weights", help=WEIGHTS_HELP)]
-Kv = Annotated[str, typer.Option("--kv", help="KV cache format, named as the weights' are.")]
+Weights = Annotated[str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's.")]
+Kv = Annotated[str | None, typer.Option("--kv", help="KV cache format. Default: the checkpoint's, or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

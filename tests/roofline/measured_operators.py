@@ -3,7 +3,7 @@
 For every class of operator (a kernel of one number format on one accelerator) two errors, each the median of
 |predicted / measured - 1| over the rows above 20 us: with datasheet ceilings and nothing else, and with one fitted
 efficiency, a factor on both ceilings. Beside that factor stand only what is read off or assumed beforehand: the launch,
-which is the 1st percentile of what the class's times exceed the datasheet's, and the prior of an attention work item (`Efficiency`).
+which is what the fastest hundredth of the class takes beyond the datasheet, and the priors of attention's work items.
 
 A launch above 20 us is the host's: those tables were measured without graphs, and the device runs behind the host.
 """
@@ -27,7 +27,7 @@ MEASURED = Path(__file__).parents[2] / "../shared/data/measured"
 H100_TABLES = MEASURED / "aiconfigurator_h100_vllm0.24_ops"
 PROFILES = MEASURED / "llmservingsim_opprofile"
 FLOOR_S = 20e-6  # shorter kernels are mostly launch
-ITEM_S = Efficiency().attention_item_s
+ITEM_S, TILE_ROWS = Efficiency().attention_item_s, Efficiency().attention_tile_rows
 Array = NDArray[np.float64]
 
 
@@ -121,7 +121,8 @@ def _attention(hardware: HardwareSpec, rows: pd.DataFrame, phase: str) -> tuple[
     )  # fmt: skip
     if phase == "context":
         work = BatchWork(batch, batch * tokens, 0 * batch, batch * tokens * (tokens + 1) / 2)
-        (flops, moved), items = layer.prefill(work), layer.prefill_items(work)
+        (flops, moved), items = layer.prefill(work), layer.prefill_items(work, TILE_ROWS)
+        flops = flops + layer.prefill_padding(work, TILE_ROWS)
         moved = moved + batch * tokens * cache * (2.0 + element)  # the new keys and values, written to the cache
     else:
         work = BatchWork(num_decode_seqs=batch, decode_tokens=batch, decode_kv_tokens=batch * past, decode_kv_max=past)
@@ -144,9 +145,9 @@ def h100_all_reduce() -> Iterator[OperatorRows]:
 
 
 PROFILE_SETUPS = (
-    ("RTX4090_Llama-3.1-8B_tp1", "RTX 4090", "llama-3.1-8b", 1),
-    ("RTXPRO6000_Llama-3.1-8B_tp1", "RTX PRO 6000", "llama-3.1-8b", 1),
-    ("RTXPRO6000_Qwen3-32B_tp2", "RTX PRO 6000", "qwen3-32b", 2),
+    ("RTX4090_Llama-3.1-8B_tp1", "RTX-4090", "llama-3.1-8b", 1),
+    ("RTXPRO6000_Llama-3.1-8B_tp1", "RTX-PRO-6000", "llama-3.1-8b", 1),
+    ("RTXPRO6000_Qwen3-32B_tp2", "RTX-PRO-6000", "qwen3-32b", 2),
 )
 
 
@@ -179,16 +180,23 @@ def profile_attention(folder: str, gpu: str, model: str, degree: int) -> Iterato
         2 * share.q_size * 2.0,
     )  # fmt: skip
     table = pd.read_csv(PROFILES / folder / "attention.csv").astype(float)
-    chunk, cached, count, context = (table[c].to_numpy() for c in ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode"))
+    chunk, cached, count, context = (
+        table[c].to_numpy() for c in ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
+    )
     pairs = chunk * cached + chunk * (chunk + 1) / 2
     work = BatchWork((chunk > 0) * 1.0, chunk, cached * (chunk > 0), pairs, count, count, count * context, context)
     prefill, decode = layer.prefill(work), layer.decode(work, count * context, context)
     rate, width = hardware.flops_per_s("bf16"), hardware.memory_bytes_per_s
-    items_s = (layer.prefill_items(work) + layer.decode_items(work)) * ITEM_S
-    math_s, memory_s = (prefill[0] + decode[0]) / rate, (prefill[1] + decode[1]) / width
+    items_s = (layer.prefill_items(work, TILE_ROWS) + layer.decode_items(work)) * ITEM_S
+    padded = layer.prefill_padding(work, TILE_ROWS) + layer.decode_padding(work, count * context, TILE_ROWS) * (
+        chunk > 0
+    )
+    math_s, memory_s = (prefill[0] + decode[0] + padded) / rate, (prefill[1] + decode[1]) / width
     measured_s = table["time_us"].to_numpy() * 1e-6
     for name, chosen in (
-        ("chunk attention", count == 0), ("decode attention", chunk == 0), ("mixed attention", (chunk > 0) & (count > 0)),
+        ("chunk attention", count == 0),
+        ("decode attention", chunk == 0),
+        ("mixed attention", (chunk > 0) & (count > 0)),
     ):  # fmt: skip
         parts = (column[chosen] for column in (math_s, memory_s, items_s, measured_s))
         yield OperatorRows(f"{gpu}, {model}", name, *parts)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -79,6 +80,58 @@ def test_step_parts_sum_and_more_work_takes_longer(answer):
 def test_groups_of_decoding_sequences_add_up(answer):
     work = answer("step", "llama-3.1-8b", "H100", "--decode", "3x100", "--decode", "2x1000")["work"]
     assert (work["num_decode_seqs"], work["decode_kv_tokens"], work["decode_kv_max"]) == (5, 2300, 1000)
+
+
+def test_step_takes_every_parallelism_and_technique(answer):
+    command = ("step", "qwen3-30b-a3b", "H100", "--decode", "64x1024")
+    alone = answer(*command)
+    shared = answer(*command, "--dp", "4", "--ep", "4")
+    assert shared["parallelism"] == {"tensor": 1, "pipeline": 1, "data": 4, "expert": 4}
+    assert shared["seconds"] < alone["seconds"]  # a quarter of the experts to read
+    assert answer(*command, "--pp", "2")["seconds"] < alone["seconds"]
+    assert answer("step", "qwen3-30b-a3b", "H100", "--decode", "1x64", "--eager")["bound"] == "launch"
+    assert answer(*command, "--unfused")["kernels"] > alone["kernels"]
+    assert answer(*command, "--keep", "256")["seconds"] < alone["seconds"]
+    assert answer(*command, "--peak")["seconds"] < alone["seconds"]
+    prompt = ("step", "llama-3.1-8b", "H100", "--prefill", "8192")
+    assert answer(*prompt, "--naive-attention")["mbu"] > answer(*prompt)["mbu"]
+
+
+def test_compare_sorts_by_dollars_and_says_who_is_left_out(answer):
+    compared = answer("compare", "llama-3.1-70b", "H100", "B200", "L4")
+    costs = [replica["usd_per_million_tokens"] for replica in compared["replicas"]]
+    assert costs == sorted(costs)
+    assert {replica["accelerator"] for replica in compared["replicas"]} | set(compared["left_out"]) == {
+        "H100",
+        "B200",
+        "L4",
+    }
+    low, high = (
+        answer("compare", "llama-3.1-8b", "H100", "--prices", level)["replicas"][0] for level in ("low", "high")
+    )
+    assert high["usd_per_million_tokens"] / low["usd_per_million_tokens"] == pytest.approx(12.29 / 2.58)
+    pair = answer("compare", "llama-3.1-8b", "H100", "--tp", "2", "--tpot-ms", "8")["replicas"][0]
+    assert pair["tensor_parallel"] == 2
+    assert pair["tpot_s"] <= 0.008
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["step", "gemma-2-9b", "H100", "--decode", "8x9000", "--prefill", "512", "--tp", "2"],
+        ["step", "deepseek-v3", "H200", "--decode", "8x900", "--dp", "8", "--ep", "8"],
+        ["compare", "llama-3.1-8b"],
+    ],
+)
+def test_tables_keep_to_80_columns_and_figures_are_written(command, tmp_path):
+    page = tmp_path / "figures.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "roofline.cli", *command, "--figure", str(page)],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert "…" not in done.stdout
+    assert max(len(line.rstrip()) for line in done.stdout.splitlines()) <= 80
+    assert "Plotly.newPlot" in page.read_text()
 
 
 def test_memory_counts_sequences(answer):
@@ -211,6 +264,9 @@ def test_tables_and_help_are_for_people(roofline, command, shown):
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--tp", "0"], "parallelism of 0"),
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--weights", "fp7"], "'fp7'"),
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--accelerators", "none.json"], "none.json cannot be read"),
+        (["step", "mistral-7b", "H100", "--decode", "1x1", "--ep", "2"], "expert parallelism of 2"),
+        (["compare", "mistral-7b", "H100", "--prices", "free"], "free"),
+        (["compare", "mistral-7b", "Z9"], "known are A100"),
         (["memory", "llama-3.1-70b", "H100"], "tensor parallelism 2"),
         (["memory", "mistral-7b", "H100", "--lengths", "1000"], "PROMPT+OUTPUT"),
         (["memory", "mistral-7b", "H100", "--lengths", "none.csv"], "none.csv cannot be read"),
@@ -235,7 +291,9 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(roofline, tmp_path, monkeyp
 
 
 def test_runs_as_a_module_without_loading_torch():
-    code = "import sys, roofline.cli; assert not {'torch', 'triton', 'gguf', 'transformers'} & set(sys.modules)"
+    code = (
+        "import sys, roofline.cli; assert not {'torch', 'triton', 'gguf', 'transformers', 'plotly'} & set(sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

@@ -11,7 +11,6 @@ from roofline.formats import BYTES_PER_ELEMENT, bytes_per_element, format_name
 from roofline.model_config import hf_dtype
 from roofline.model_parts import RopeScaling
 from roofline.model_shape import ModelShape, catalogue_names
-from roofline.parallelism import Parallelism, RankShare, degrees
 
 LLAMA_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
