@@ -14,6 +14,7 @@ from roofline.options import (
     AsJson,
     Data,
     Expert,
+    Figure,
     GpuName,
     Kv,
     ModelName,
@@ -25,7 +26,7 @@ from roofline.options import (
 from roofline.parallelism import Parallelism
 from roofline.prices import known_price
 from roofline.scaling_law import Demand
-from roofline.screen.memory import Lengths, show_memory
+from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
 from roofline.step_cli import compare, step
@@ -78,6 +79,7 @@ def memory(
         float, typer.Option(help="Share of the memory that the engine may take; vLLM's default is 0.9.")
     ] = 1.0,
     accelerators: UserRows = None,
+    figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what fits on each accelerator: weights, the rest, KV blocks, and how many requests run at once.
@@ -97,7 +99,7 @@ def memory(
         memory_fraction,
         scope,
     )
-    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), as_json)
+    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), Output(as_json, figure))
 
 
 @app.command()

@@ -154,6 +154,14 @@ def test_a_mix_of_lengths_lets_more_in_than_its_longest(answer, tmp_path):
     assert answer(*command, "--lengths", str(file))["mix"]["max_sequences"] == mix["max_sequences"]
 
 
+def test_memory_can_be_drawn(answer, tmp_path):
+    file = tmp_path / "memory.html"
+    answer("memory", "llama-3.1-8b", "H100", "--figure", str(file))
+    page = file.read_text()
+    assert "KV cache" in page
+    assert "What takes the memory" in page
+
+
 def test_a_quantised_checkpoint_is_planned_as_it_is_stored(answer):
     plan = answer("memory", "gpt-oss-20b", "L4")
     assert (plan["weight_dtype"], plan["scope"]) == ("mxfp4", "experts")
