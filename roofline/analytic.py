@@ -275,7 +275,7 @@ def _micro_batch(work: BatchWork, stages: int) -> BatchWork:
         work.prefill_tokens / stages,  # type: ignore[arg-type]
         work.prefill_kv_tokens / stages,  # type: ignore[arg-type]
         work.prefill_attn_pairs / stages,  # type: ignore[arg-type]
-        work.num_decode_seqs / stages,  # type: ignore[arg-type]
+        max(work.num_decode_seqs / stages, min(work.num_decode_seqs, 1)),  # type: ignore[arg-type]
         max(work.decode_tokens / stages, min(work.decode_tokens, 1)),  # type: ignore[arg-type]
         max(work.decode_kv_tokens / stages, work.decode_kv_max),  # type: ignore[arg-type]
         work.decode_kv_max,

@@ -29,7 +29,7 @@ from roofline.scaling_law import Demand
 from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
-from roofline.step_cli import compare, step
+from roofline.step_cli import app as timing
 from roofline.training import OPTIMIZER_BYTES, Speed, TrainingSetup
 
 app = typer.Typer(
@@ -51,8 +51,7 @@ def show(
         show_model(model, as_json)
 
 
-app.command()(step)
-app.command()(compare)
+app.add_typer(timing)
 
 
 @app.command()

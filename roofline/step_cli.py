@@ -27,7 +27,10 @@ from roofline.step_time import BatchWork
 Peak = Annotated[bool, typer.Option("--peak", help="Datasheet ceilings, nothing lost: a bound, not an estimate.")]
 PriceLevel = Literal["low", "typical", "high"]
 
+app = typer.Typer()  # its commands are those of `roofline`
 
+
+@app.command()
 def step(
     model: ModelName,
     gpu: GpuName,
@@ -75,6 +78,7 @@ def step(
     console.out.print(_verdict(estimate, work, parts, peak))
 
 
+@app.command()
 def compare(
     model: ModelName,
     gpus: Annotated[list[str] | None, typer.Argument(help="Accelerators; all with a price by default.")] = None,
