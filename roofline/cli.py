@@ -26,6 +26,7 @@ from roofline.options import (
 from roofline.parallelism import Parallelism
 from roofline.prices import known_price
 from roofline.scaling_law import Demand
+from roofline.screen.accelerator import named_accelerator, show_accelerator
 from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
@@ -41,12 +42,16 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    model: Annotated[str | None, typer.Argument(help=f"{MODEL_HELP} None: list what has a name.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help=f"{MODEL_HELP} Or an accelerator's name. None: list what has a name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's shape, parameters and bytes by number format; without MODEL, all models and accelerators."""
+    """Show a model's shape, parameters and bytes, or an accelerator's peaks, node and prices; without MODEL, all."""
     if model is None:
         show_catalogue(as_json)
+    elif spec := named_accelerator(model):
+        show_accelerator(spec, as_json)
     else:
         show_model(model, as_json)
 

@@ -206,6 +206,16 @@ def test_training_that_does_not_fit_names_what_would(answer, roofline):
     assert "does not fit H100" in out
 
 
+def test_show_knows_accelerators_their_nodes_and_what_they_cost(answer, roofline):
+    shown = answer("show", "h100")
+    assert (shown["node"]["accelerators"], shown["price"]["typical"]) == (8, 4.0)
+    assert 1.0 < shown["owned_usd_per_hour"] < shown["price"]["typical"]
+    assert answer("show", "MI355X")["price"] is None
+    _, out, _ = roofline("show", "H100")
+    assert "295 FLOP a byte" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_show_lists_what_has_a_name(answer):
     listed = answer("show")
     assert {"deepseek-v3", "llama-3.1-8b"} <= {one["name"] for one in listed["models"]}
