@@ -14,6 +14,7 @@ from roofline.options import (
     AsJson,
     Data,
     Expert,
+    Figure,
     GpuName,
     Kv,
     ModelName,
@@ -25,7 +26,8 @@ from roofline.options import (
 from roofline.parallelism import Parallelism
 from roofline.prices import known_price
 from roofline.scaling_law import Demand
-from roofline.screen.memory import Lengths, show_memory
+from roofline.screen.accelerator import named_accelerator, show_accelerator
+from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
 from roofline.step_cli import app as timing
@@ -40,12 +42,16 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    model: Annotated[str | None, typer.Argument(help=f"{MODEL_HELP} None: list what has a name.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help=f"{MODEL_HELP} Or an accelerator's name. None: list what has a name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's shape, parameters and bytes by number format; without MODEL, all models and accelerators."""
+    """Show a model's shape, parameters and bytes, or an accelerator's peaks, node and prices; without MODEL, all."""
     if model is None:
         show_catalogue(as_json)
+    elif spec := named_accelerator(model):
+        show_accelerator(spec, as_json)
     else:
         show_model(model, as_json)
 
@@ -77,6 +83,7 @@ def memory(
         float, typer.Option(help="Share of the memory that the engine may take; vLLM's default is 0.9.")
     ] = 1.0,
     accelerators: UserRows = None,
+    figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what fits on each accelerator: weights, the rest, KV blocks, and how many requests run at once.
@@ -96,7 +103,7 @@ def memory(
         memory_fraction,
         scope,
     )
-    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), as_json)
+    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), Output(as_json, figure))
 
 
 @app.command()

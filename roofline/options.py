@@ -20,3 +20,4 @@ Expert = Annotated[int, typer.Option("--ep", help="Ranks among which experts are
 Weights = Annotated[str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's.")]
 Kv = Annotated[str | None, typer.Option("--kv", help="KV cache format. Default: the checkpoint's, or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]

@@ -19,13 +19,12 @@ from roofline.forward_pass import Execution
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import stored_formats
 from roofline.model_source import load_model_shape
-from roofline.options import AsJson, Data, Expert, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
+from roofline.options import AsJson, Data, Expert, Figure, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
 from roofline.parallelism import Parallelism
 from roofline.prices import price
 from roofline.step_time import BatchWork
 
 Peak = Annotated[bool, typer.Option("--peak", help="Datasheet ceilings, nothing lost: a bound, not an estimate.")]
-Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]
 PriceLevel = Literal["low", "typical", "high"]
 
 app = typer.Typer()  # its commands are those of `roofline`

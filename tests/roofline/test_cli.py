@@ -154,6 +154,14 @@ def test_a_mix_of_lengths_lets_more_in_than_its_longest(answer, tmp_path):
     assert answer(*command, "--lengths", str(file))["mix"]["max_sequences"] == mix["max_sequences"]
 
 
+def test_memory_can_be_drawn(answer, tmp_path):
+    file = tmp_path / "memory.html"
+    answer("memory", "llama-3.1-8b", "H100", "--figure", str(file))
+    page = file.read_text()
+    assert "KV cache" in page
+    assert "What takes the memory" in page
+
+
 def test_a_quantised_checkpoint_is_planned_as_it_is_stored(answer):
     plan = answer("memory", "gpt-oss-20b", "L4")
     assert (plan["weight_dtype"], plan["scope"]) == ("mxfp4", "experts")
@@ -196,6 +204,16 @@ def test_training_that_does_not_fit_names_what_would(answer, roofline):
     assert "64 accelerators" in run["fits_with"]
     _, out, _ = roofline("training", "llama-3.1-70b", "H100", "--tokens", "1e9", "--method", "ppo")
     assert "does not fit H100" in out
+
+
+def test_show_knows_accelerators_their_nodes_and_what_they_cost(answer, roofline):
+    shown = answer("show", "h100")
+    assert (shown["node"]["accelerators"], shown["price"]["typical"]) == (8, 4.0)
+    assert 1.0 < shown["owned_usd_per_hour"] < shown["price"]["typical"]
+    assert answer("show", "MI355X")["price"] is None
+    _, out, _ = roofline("show", "H100")
+    assert "295 FLOP a byte" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_show_lists_what_has_a_name(answer):
