@@ -6,7 +6,8 @@ come on top. It needs no measurement, and it is the prior that calibration scale
 rank.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from roofline.forward_pass import USUAL, Execution, ForwardPass, forward_pass
 from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
 from roofline.nodes import Node
-from roofline.operators import Experts, Linear, Number
+from roofline.operators import Attention, Experts, Linear, Number
 from roofline.parallelism import ALONE, Parallelism
 from roofline.step_time import BatchWork, FloatArray
 
@@ -35,6 +36,22 @@ class _Rates:
     attention_tile_rows: int
     launch_s: float  # of all kernels of a pass
     host_s: float  # below which no pass ends, because the host launches every kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _AttentionCosts:
+    """Seconds of one unit of each amount over all layers of a kind; pairs of T_math and T_mem, and starts of items."""
+
+    window: int | None
+    pair: tuple[float, float, float]
+    cached: tuple[float, float, float]
+    token: tuple[float, float, float]
+    chunk_s: float
+    decode_pair: tuple[float, float]
+    decode_kv_s: float
+    decode_token_s: float
+    beside_chunk_s: float  # T_math of a cached token of a sequence that decodes beside a chunk
+    sequence_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,7 @@ class AnalyticStepTime:
     node: Node | None = None
     forward: ForwardPass = field(init=False, repr=False, compare=False)
     _rates: _Rates = field(init=False, repr=False, compare=False)
+    _attention: tuple[_AttentionCosts, ...] = field(init=False, repr=False, compare=False)
     _groups: _Groups | None = field(init=False, repr=False, compare=False)
     _tables: dict[str, list[float]] = field(init=False, repr=False, compare=False)
 
@@ -80,6 +98,8 @@ class AnalyticStepTime:
         forward = forward_pass(self.shape, self.weight_dtype, self.kv_dtype, self.parallelism, self.execution)
         object.__setattr__(self, "forward", forward)
         object.__setattr__(self, "_rates", _rates_of(self))
+        costs = tuple(_attention_costs(attention, self._rates) for attention in forward.attention)
+        object.__setattr__(self, "_attention", costs)
         object.__setattr__(self, "_groups", _groups_of(self))
         object.__setattr__(self, "_tables", {"tokens": [], "rows": []})
         for operator in (*forward.token_operators, *forward.row_operators):
@@ -184,23 +204,32 @@ class AnalyticStepTime:
         )  # fmt: skip
 
     def _prefill_seconds(self, work: BatchWork) -> float:
-        rates, total = self._rates, 0.0
-        for attention in self.forward.attention:
-            flops, moved = attention.prefill(work)
-            flops += attention.prefill_padding(work, rates.attention_tile_rows)
-            items_s = attention.prefill_items(work, rates.attention_tile_rows) * rates.item_s
-            total += attention.calls * (items_s + max(flops * rates.attention_s_per_flop, moved * rates.s_per_byte))
+        total, (chunks, tokens, cached, pairs) = 0.0, work[:4]
+        for costs in self._attention:
+            seen, counted = cached, pairs
+            if costs.window is not None:
+                seen, counted = min(cached, chunks * costs.window), min(pairs, tokens * costs.window)
+            math_s = counted * costs.pair[0] + seen * costs.cached[0] + tokens * costs.token[0]
+            memory_s = counted * costs.pair[1] + seen * costs.cached[1] + tokens * costs.token[1]
+            total += tokens * costs.token[2] + chunks * costs.chunk_s + (math_s if math_s > memory_s else memory_s)
         return total
 
     def _decode_seconds(self, work: BatchWork, kv_tokens: Number, kv_max: Number) -> Number:
-        rates, total = self._rates, kv_tokens * 0.0
-        for attention in self.forward.attention:
-            flops, moved = attention.decode(work, kv_tokens, kv_max)
-            if work.prefill_tokens:
-                flops = flops + attention.decode_padding(work, kv_tokens, rates.attention_tile_rows)
-            math_s, memory_s = flops * rates.attention_s_per_flop, moved * rates.s_per_byte
-            roof_s = max(math_s, memory_s) if isinstance(math_s, int | float) else np.maximum(math_s, memory_s)
-            total = total + attention.calls * (attention.decode_items(work) * rates.item_s + roof_s)
+        sequences, tokens, total = work.num_decode_seqs, work.decode_tokens, kv_tokens * 0.0
+        if not sequences:
+            return total
+        larger: Any = np.maximum if isinstance(kv_tokens, np.ndarray) else max
+        extra, beside_chunk = tokens - sequences, work.prefill_tokens > 0
+        for costs in self._attention:
+            kept, longest = kv_tokens, kv_max
+            if costs.window is not None:
+                kept, longest = np.minimum(kv_tokens, sequences * costs.window), np.minimum(kv_max, costs.window)
+            pairs = kept + tokens + extra * longest if extra else kept + tokens
+            math_s = pairs * costs.decode_pair[0]
+            if beside_chunk:
+                math_s = math_s + kept * costs.beside_chunk_s
+            memory_s = pairs * costs.decode_pair[1] + kept * costs.decode_kv_s + tokens * costs.decode_token_s
+            total = total + sequences * costs.sequence_s + larger(math_s, memory_s)
         return total
 
     def _attention_terms(self, work: BatchWork) -> list[Term]:
@@ -254,6 +283,37 @@ def _groups_of(model: AnalyticStepTime) -> _Groups | None:
     return _Groups(*(group_of(model.hardware, model.efficiency, ranks, model.node) for ranks in sizes))
 
 
+def _attention_costs(attention: Attention, rates: _Rates) -> _AttentionCosts:
+    """Seconds of one unit of each amount: the operator is linear in them as long as its window is open."""
+    free, calls, tile_rows = replace(attention, window=None), attention.calls, rates.attention_tile_rows
+
+    def prefill(work: BatchWork) -> tuple[float, float, float]:
+        flops, moved = free.prefill(work)
+        math_s = (flops + free.prefill_padding(work, tile_rows)) * rates.attention_s_per_flop
+        items_s = free.prefill_items(work, tile_rows) * rates.item_s
+        return calls * math_s, calls * moved * rates.s_per_byte, calls * items_s
+
+    def decode(work: BatchWork, kv_tokens: float) -> tuple[float, float]:
+        flops, moved = free.decode(work, kv_tokens, 0.0)
+        return calls * flops * rates.attention_s_per_flop, calls * moved * rates.s_per_byte
+
+    sequence, token = BatchWork(num_decode_seqs=1), BatchWork(num_decode_seqs=1, decode_tokens=1)
+    score_s = calls * free.score_bytes_per_pair * rates.s_per_byte
+    padding = free.decode_padding(sequence, 1.0, tile_rows)
+    return _AttentionCosts(
+        window=attention.window,
+        pair=prefill(BatchWork(prefill_attn_pairs=1)),
+        cached=prefill(BatchWork(prefill_kv_tokens=1)),
+        token=prefill(BatchWork(prefill_tokens=1)),
+        chunk_s=prefill(BatchWork(num_prefill_seqs=1))[2],
+        decode_pair=(calls * free.decode_flops_per_pair * rates.attention_s_per_flop, score_s),
+        decode_kv_s=decode(BatchWork(), 1.0)[1] - score_s,
+        decode_token_s=decode(token, 0.0)[1] - score_s,
+        beside_chunk_s=calls * padding * rates.attention_s_per_flop,
+        sequence_s=calls * free.decode_items(sequence) * rates.item_s,
+    )
+
+
 def _rates_of(model: AnalyticStepTime) -> _Rates:
     hardware, efficiency, kernels = model.hardware, model.efficiency, model.forward.kernels
     graphs = model.execution.graphs or hardware.kind == "cpu"
@@ -275,7 +335,7 @@ def _micro_batch(work: BatchWork, stages: int) -> BatchWork:
         work.prefill_tokens / stages,  # type: ignore[arg-type]
         work.prefill_kv_tokens / stages,  # type: ignore[arg-type]
         work.prefill_attn_pairs / stages,  # type: ignore[arg-type]
-        work.num_decode_seqs / stages,  # type: ignore[arg-type]
+        max(work.num_decode_seqs / stages, min(work.num_decode_seqs, 1)),  # type: ignore[arg-type]
         max(work.decode_tokens / stages, min(work.decode_tokens, 1)),  # type: ignore[arg-type]
         max(work.decode_kv_tokens / stages, work.decode_kv_max),  # type: ignore[arg-type]
         work.decode_kv_max,

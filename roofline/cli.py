@@ -11,23 +11,26 @@ from roofline.memory import MemoryLayout, stored_formats
 from roofline.model_source import load_model_shape
 from roofline.options import (
     MODEL_HELP,
-    WEIGHTS_HELP,
     AsJson,
     Data,
     Expert,
+    Figure,
     GpuName,
+    Kv,
     ModelName,
     Pipeline,
     Tensor,
     UserRows,
+    Weights,
 )  # fmt: skip
 from roofline.parallelism import Parallelism
 from roofline.prices import known_price
 from roofline.scaling_law import Demand
-from roofline.screen.memory import Lengths, show_memory
+from roofline.screen.accelerator import named_accelerator, show_accelerator
+from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
-from roofline.step_cli import compare, step
+from roofline.step_cli import app as timing
 from roofline.training import OPTIMIZER_BYTES, Speed, TrainingSetup
 
 app = typer.Typer(
@@ -39,18 +42,21 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    model: Annotated[str | None, typer.Argument(help=f"{MODEL_HELP} None: list what has a name.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help=f"{MODEL_HELP} Or an accelerator's name. None: list what has a name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's shape, parameters and bytes by number format; without MODEL, all models and accelerators."""
+    """Show a model's shape, parameters and bytes, or an accelerator's peaks, node and prices; without MODEL, all."""
     if model is None:
         show_catalogue(as_json)
+    elif spec := named_accelerator(model):
+        show_accelerator(spec, as_json)
     else:
         show_model(model, as_json)
 
 
-app.command()(step)
-app.command()(compare)
+app.add_typer(timing)
 
 
 @app.command()
@@ -68,8 +74,8 @@ def memory(
     pipeline_parallel: Pipeline = 1,
     data_parallel: Data = 1,
     expert_parallel: Expert = 1,
-    weights: Annotated[str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's.")] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache format. Default: the checkpoint's, or bf16.")] = None,
+    weights: Weights = None,
+    kv: Kv = None,
     block_size: Annotated[int, typer.Option(help="Tokens of a cache block.")] = 16,
     max_batched_tokens: Annotated[int, typer.Option(help="Tokens of the largest pass: its activations count.")] = 8192,
     max_sequences: Annotated[int, typer.Option(help="Sequences of the largest pass: their logits count.")] = 256,
@@ -77,6 +83,7 @@ def memory(
         float, typer.Option(help="Share of the memory that the engine may take; vLLM's default is 0.9.")
     ] = 1.0,
     accelerators: UserRows = None,
+    figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what fits on each accelerator: weights, the rest, KV blocks, and how many requests run at once.
@@ -96,7 +103,7 @@ def memory(
         memory_fraction,
         scope,
     )
-    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), as_json)
+    show_memory(shape, hardware, layout, Lengths(context, lengths, confidence), Output(as_json, figure))
 
 
 @app.command()

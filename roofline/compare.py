@@ -11,7 +11,7 @@ from roofline.analytic import AnalyticStepTime
 from roofline.errors import CapacityError, InfeasibleError, InputError
 from roofline.formats import format_name
 from roofline.hardware import Efficiency, HardwareSpec
-from roofline.memory import MemoryLayout, memory_plan
+from roofline.memory import MemoryLayout, memory_plan, stored_formats
 from roofline.model_shape import ModelShape
 from roofline.parallelism import Parallelism, degrees
 from roofline.step_time import BatchWork, chunk_attn_pairs
@@ -141,7 +141,8 @@ def _degrees(shape: ModelShape, hardware: HardwareSpec) -> Iterable[int]:
 
 
 def _fitting_batch(shape: ModelShape, service: Service, estimate: AnalyticStepTime) -> int:
-    layout = MemoryLayout(service.weight_dtype, service.kv_dtype, estimate.parallelism)
+    weight_dtype, scope, kv_dtype = stored_formats(shape, service.weight_dtype, service.kv_dtype)
+    layout = MemoryLayout(weight_dtype, kv_dtype, estimate.parallelism, scope=scope)
     plan = memory_plan(shape, estimate.hardware, Efficiency.prior(estimate.hardware), layout)
     return plan.max_sequences(service.prompt_tokens + service.answer_tokens)
 

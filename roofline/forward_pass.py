@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from roofline.formats import activation_format, bytes_per_element
+from roofline.memory import stored_formats
 from roofline.model_shape import ModelShape
 from roofline.operators import Attention, Experts, Linear, gemm, mla_flops_per_pair
 from roofline.parallelism import ALONE, Parallelism, RankShare
@@ -72,9 +73,8 @@ class _Builder:
     @property
     def layer_dtype(self) -> str:
         """The format of a layer's matrices, routed experts apart: some checkpoints quantise those alone."""
-        stored = self.shape.quantization
-        experts_alone = stored is not None and stored.scope == "experts" and stored.weight_format == self.weight_dtype
-        return self.wide_dtype if experts_alone else self.weight_dtype
+        _, scope, _ = stored_formats(self.shape, self.weight_dtype)
+        return self.wide_dtype if scope == "experts" else self.weight_dtype
 
     def gemm(self, name: str, calls: int, k: int, n: int, parts: int = 1) -> Linear:
         """A matrix product; `parts` separate ones where nothing is fused, each reading the input again."""

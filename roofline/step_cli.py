@@ -15,20 +15,22 @@ from roofline.breakdown import Breakdown
 from roofline.catalogue_data import shipped_rows
 from roofline.compare import RoofCost, Service, cheapest_replica, roof_cost
 from roofline.errors import CapacityError, InfeasibleError, InputError
-from roofline.formats import format_name
 from roofline.forward_pass import Execution
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
+from roofline.memory import stored_formats
 from roofline.model_source import load_model_shape
-from roofline.options import AsJson, Data, Expert, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
+from roofline.options import AsJson, Data, Expert, Figure, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
 from roofline.parallelism import Parallelism
 from roofline.prices import price
 from roofline.step_time import BatchWork
 
 Peak = Annotated[bool, typer.Option("--peak", help="Datasheet ceilings, nothing lost: a bound, not an estimate.")]
-Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]
 PriceLevel = Literal["low", "typical", "high"]
 
+app = typer.Typer()  # its commands are those of `roofline`
 
+
+@app.command()
 def step(
     model: ModelName,
     gpu: GpuName,
@@ -39,8 +41,8 @@ def step(
     pipeline: Pipeline = 1,
     data: Data = 1,
     expert: Expert = 1,
-    weights: Weights = "bf16",
-    kv: Kv = "bf16",
+    weights: Weights = None,
+    kv: Kv = None,
     eager: Annotated[bool, typer.Option("--eager", help="No CUDA graphs: the host launches every kernel.")] = False,
     naive: Annotated[bool, typer.Option("--naive-attention", help="Attention whose scores go through memory.")] = False,
     unfused: Annotated[bool, typer.Option("--unfused", help="Nothing fused: more kernels, more traffic.")] = False,
@@ -59,8 +61,9 @@ def step(
     execution = Execution(
         graphs=not eager, attention="naive" if naive else "flash", fused=not unfused, kept_tokens=keep
     )
+    weight_dtype, _, kv_dtype = stored_formats(shape, weights, kv)
     estimate = AnalyticStepTime(
-        shape, hardware, _efficiency(hardware, peak), format_name(weights), format_name(kv),
+        shape, hardware, _efficiency(hardware, peak), weight_dtype, kv_dtype,
         Parallelism(tensor_parallel, pipeline, data, expert), execution,
     )  # fmt: skip
     parts = estimate.breakdown(work)
@@ -75,6 +78,7 @@ def step(
     console.out.print(_verdict(estimate, work, parts, peak))
 
 
+@app.command()
 def compare(
     model: ModelName,
     gpus: Annotated[list[str] | None, typer.Argument(help="Accelerators; all with a price by default.")] = None,
@@ -84,8 +88,8 @@ def compare(
     tpot_ms: Annotated[float | None, typer.Option("--tpot-ms", help="Target: milliseconds an output token.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Answers that the engine computes at once, at most.")] = 1024,
     tensor_parallel: Annotated[int | None, typer.Option("--tp", help="Degree; the cheapest one by default.")] = None,
-    weights: Weights = "bf16",
-    kv: Kv = "bf16",
+    weights: Weights = None,
+    kv: Kv = None,
     prices: Annotated[PriceLevel, typer.Option(help="Which list price of an accelerator hour.")] = "typical",
     price_file: Annotated[Path | None, typer.Option("--price-file", help="JSON file of your own prices.")] = None,
     peak: Peak = False,
@@ -100,7 +104,8 @@ def compare(
     """
     shape = load_model_shape(model)
     target_s = None if tpot_ms is None else tpot_ms / 1e3
-    service = Service(prompt, answer, format_name(weights), format_name(kv), max_batch, target_s)
+    weight_dtype, _, kv_dtype = stored_formats(shape, weights, kv)
+    service = Service(prompt, answer, weight_dtype, kv_dtype, max_batch, target_s)
     names = gpus or [str(row["accelerator"]) for row in shipped_rows("prices")]
     costs, refused = list[RoofCost](), dict[str, str]()
     for name in names:

@@ -36,7 +36,7 @@ class Speculation:
 
     @property
     def tokens_per_step(self) -> float:
-        """Expected tokens of a sequence and step, (1 - a^(k + 1)) / (1 - a): those accepted, and one of the target's own.
+        """Expected tokens of a sequence and step, (1 - a^(k + 1)) / (1 - a): those accepted and one more.
 
         Leviathan et al., Fast Inference from Transformers via Speculative Decoding, equation 1.
         """

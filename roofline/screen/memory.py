@@ -32,8 +32,16 @@ class Lengths:
         return read_lengths(path) if path.suffix in (".csv", ".parquet") else parse_lengths(self.mix)
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the answer goes: JSON or tables on stdout, and a figure where a file is named."""
+
+    as_json: bool = False
+    figure: Path | None = None
+
+
 def show_memory(
-    shape: ModelShape, hardware: HardwareSpec, layout: MemoryLayout, lengths: Lengths, as_json: bool
+    shape: ModelShape, hardware: HardwareSpec, layout: MemoryLayout, lengths: Lengths, output: Output
 ) -> None:
     """Print the plan; raises `CapacityError` where not one request fits."""
     requests = lengths.requests()
@@ -47,7 +55,12 @@ def show_memory(
         )
     plan = fitting_plan(shape, hardware, Efficiency.prior(hardware), layout, longest)
     at_once = _at_once(plan, requests, lengths, longest)
-    if as_json:
+    if output.figure is not None:
+        from roofline import figures
+
+        named = f"{shape.name} on {hardware.name}"
+        figures.write(output.figure, named, [figures.memory_stack({named: plan.stack()})])
+    if output.as_json:
         console.print_json(_json(shape, hardware, layout, plan, longest) | {"mix": at_once})
         return
     _print(shape, hardware, layout, plan)

@@ -3,7 +3,7 @@
 For every class of operator (a kernel of one number format on one accelerator) two errors, each the median of
 |predicted / measured - 1| over the rows above 20 us: with datasheet ceilings and nothing else, and with one fitted
 efficiency, a factor on both ceilings. Beside that factor stand only what is read off or assumed beforehand: the launch,
-which is the 1st percentile of what the class's times exceed the datasheet's, and the prior of an attention work item (`Efficiency`).
+which is what the fastest hundredth of the class takes beyond the datasheet, and the priors of attention's work items.
 
 A launch above 20 us is the host's: those tables were measured without graphs, and the device runs behind the host.
 """
@@ -194,7 +194,9 @@ def profile_attention(folder: str, gpu: str, model: str, degree: int) -> Iterato
     math_s, memory_s = (prefill[0] + decode[0] + padded) / rate, (prefill[1] + decode[1]) / width
     measured_s = table["time_us"].to_numpy() * 1e-6
     for name, chosen in (
-        ("chunk attention", count == 0), ("decode attention", chunk == 0), ("mixed attention", (chunk > 0) & (count > 0)),
+        ("chunk attention", count == 0),
+        ("decode attention", chunk == 0),
+        ("mixed attention", (chunk > 0) & (count > 0)),
     ):  # fmt: skip
         parts = (column[chosen] for column in (math_s, memory_s, items_s, measured_s))
         yield OperatorRows(f"{gpu}, {model}", name, *parts)

@@ -157,7 +157,7 @@ def test_decode_at_batch_one_does_one_flop_per_byte():
 
 
 def test_matrix_products_turn_compute_bound_near_the_ridge():
-    """m rows do about m FLOP per byte of bf16 weights; rows in and out move the crossing a little, tiles round it up."""
+    """m rows do about m FLOP per byte of bf16 weights; rows in and out move the crossing, tiles round it up."""
     crossing = H100.ridge_flop_per_byte("bf16") * 0.45 / 0.8
     bounds = {m: terms(analytic(), prefill(m))["gate and up"].bound for m in (1, 128, 192, 512)}
     assert 128 < crossing < 192

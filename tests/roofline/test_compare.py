@@ -50,7 +50,7 @@ def test_the_cheapest_degree_is_no_dearer_than_any():
 def test_what_does_not_fit_or_never_keeps_the_target_is_refused():
     with pytest.raises(CapacityError, match="does not fit 1 x H100"):
         roof_cost(LLAMA_70B, Service(), on_h100(LLAMA_70B), 4.0)
-    with pytest.raises(InfeasibleError, match="one answer alone takes 6.* ms"):
+    with pytest.raises(InfeasibleError, match=r"one answer alone takes 6\.\d ms"):
         roof_cost(LLAMA_8B, Service(tpot_s=0.001), on_h100(), 4.0)
     with pytest.raises(InputError, match="prompt_tokens is 0"):
         Service(0)

@@ -33,7 +33,8 @@ def test_more_room_or_less_confidence_never_lets_fewer_in(lengths, capacity, con
 @given(LENGTHS)
 def test_one_request_holds_between_its_prompt_and_its_whole(lengths):
     held = held_blocks(lengths, blocks_of)
-    assert min(blocks_of(one.prompt_tokens) for one in lengths) <= held.mean <= held.largest
+    least = min(blocks_of(one.prompt_tokens) for one in lengths)
+    assert least * (1 - 1e-12) <= held.mean <= held.largest * (1 + 1e-12)  # a mean is rounded in its last bits
 
 
 def test_equal_requests_hold_their_prompt_and_half_their_answer():

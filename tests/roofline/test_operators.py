@@ -23,12 +23,14 @@ def test_numbers_and_arrays_agree():
     rows = np.array([1.0, 7.0, 4096.0])
     for operator in (gemm("product", 1, 64, 32, (2.0, 2.0)), ROUTED):
         flops, moved = operator.work(rows)
-        assert [operator.work(float(row)) for row in rows] == [pytest.approx(pair) for pair in zip(flops, moved)]
+        assert [operator.work(float(row)) for row in rows] == [
+            pytest.approx(pair) for pair in zip(flops, moved, strict=True)
+        ]
 
 
 @given(st.integers(1, 300), st.integers(1, 16))
 def test_touched_experts_are_those_of_a_simulated_router(tokens, chosen):
-    """Bounds that hold for any router: at least what one token chooses, at most all and what all tokens could choose."""
+    """Bounds that hold for any router: at least what one token chooses, at most all, and what all could choose."""
     experts = Experts("experts", 1, 8, 8, 16, 16, chosen, 2.0, 2.0)
     touched = experts.touched(tokens)
     assert chosen * (1 - 1e-12) <= touched <= min(16, tokens * chosen) * (1 + 1e-12)
@@ -44,7 +46,7 @@ def test_touched_experts_agree_with_drawing():
 
 
 def test_the_busiest_of_several_ranks_agrees_with_drawing():
-    """Mean 64 pairs a rank on 8 ranks; the largest of 8 shares is drawn, and the bound lies above it by less than 10 %."""
+    """Mean 64 pairs on each of 8 ranks; the bound lies above the largest share drawn, by less than 10 %."""
     generator = np.random.default_rng(7)
     largest = [
         max(np.bincount(np.concatenate([generator.choice(64, 4, replace=False) for _ in range(128)]) // 8, minlength=8))
