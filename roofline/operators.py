@@ -137,10 +137,9 @@ class Attention:
             kv_max = np.minimum(kv_max, self.window)
         extra = work.decode_tokens - work.num_decode_seqs
         seen = kv_tokens + work.decode_tokens
-        pairs = seen + extra * kv_max if extra else seen
+        pairs = seen + extra * kv_max
         moved = seen * self.kv_bytes_per_token + work.decode_tokens * self.query_bytes_per_token
-        if self.score_bytes_per_pair:
-            moved = moved + pairs * self.score_bytes_per_pair
+        moved = moved + pairs * self.score_bytes_per_pair
         return pairs * self.decode_flops_per_pair, moved
 
     def prefill_padding(self, work: BatchWork, tile_rows: int) -> float:
