@@ -20,7 +20,7 @@ from engine.core.trace import TRACE_FILES
 from roofline.errors import InputError, TraceError
 
 RESULT_FILE = "result.json"
-MAX_BYTES = 16 << 20  # what a lent machine may hand back as one file
+MAX_BYTES = 16 << 20  # a file that can be carried off any machine and kept beside code
 
 
 def pack(folder: Path, bundle: Path, result: Mapping[str, Any]) -> int:

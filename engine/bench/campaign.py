@@ -152,7 +152,7 @@ def _run_and_pack(
         size = pack(folder, bundle, result)
         if size > MAX_BYTES:
             console.err.print(
-                f"{bundle} has {size / (1 << 20):.1f} MiB, above the {MAX_BYTES >> 20} that a lent machine hands back."
+                f"{bundle} has {size / (1 << 20):.1f} MiB, above the {MAX_BYTES >> 20} that a bundle should have."
             )
     return result
 

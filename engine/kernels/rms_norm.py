@@ -78,7 +78,8 @@ def config(num_columns: int, dtype: torch.dtype, adds: bool) -> KernelConfig:
 
 
 def configs() -> tuple[KernelConfig, ...]:
-    """The configurations of the catalogue's models; alone, and in float32, for the smallest."""
-    sizes = sorted({shape.hidden_size for shape in shipped_shapes()})
-    adding = (config(size, torch.bfloat16, adds=True) for size in sizes)
-    return (*adding, config(sizes[0], torch.bfloat16, adds=False), config(sizes[0], torch.float32, adds=True))
+    """One of the catalogue's sizes for each block length; alone, and in float32, for the smallest."""
+    sizes = {power_of_two(shape.hidden_size): shape.hidden_size for shape in shipped_shapes()}
+    smallest = min(sizes.values())
+    adding = (config(size, torch.bfloat16, adds=True) for size in sorted(sizes.values()))
+    return (*adding, config(smallest, torch.bfloat16, adds=False), config(smallest, torch.float32, adds=True))

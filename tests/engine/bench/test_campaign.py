@@ -175,7 +175,7 @@ def test_a_process_that_dies_leaves_its_last_words(tmp_path, monkeypatch):
     assert summary["stages"][0]["sentences"] == ["Its process ended with code 7; its log ends: out of luck"]
 
 
-def test_presets_name_their_stages_and_fit_a_lent_machine():
+def test_presets_name_their_stages_and_leave_few_files():
     for preset in PRESETS.values():
         names = [stage.name for stage in preset.stages]
         assert len(set(names)) == len(names) <= 7  # and the summary: eight files
