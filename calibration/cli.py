@@ -170,3 +170,7 @@ def _error_table(errors: tuple[ErrorCell, ...]) -> Table:
 def main() -> None:
     """Console entry point."""
     console.run(app)
+
+
+if __name__ == "__main__":
+    main()

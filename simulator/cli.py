@@ -138,3 +138,7 @@ def _say(sentence: str) -> None:
 def main() -> None:
     """Console entry point."""
     console.run(app, after_interrupt="Stopped; nothing was written.")
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,7 @@ BurstinessOption = Annotated[
 ]
 InputOption = Annotated[
     str | None,
-    typer.Option(help=f"Prompt tokens: 128, uniform:LOW:HIGH or lognormal:MEAN:CV[:LONGEST]. Default {DEFAULT_INPUT}."),
+    typer.Option(help=f"Prompt tokens: 128, uniform:LOW:HIGH or lognormal:MEAN:CV:LONGEST. Default {DEFAULT_INPUT}."),
 ]
 OutputOption = Annotated[str | None, typer.Option(help=f"Output tokens, likewise. Default {DEFAULT_OUTPUT}.")]
 CountOption = Annotated[int | None, typer.Option(help="Stop sending after this many.")]

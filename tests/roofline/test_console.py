@@ -1,5 +1,7 @@
 """Whatever goes wrong in a command ends in a known exit code and no traceback."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,18 @@ import typer
 
 from roofline import console
 from roofline.errors import TraceError
+from tests.source_tree import ROOT
 
 app = typer.Typer()
+
+
+@pytest.mark.parametrize("package", ["roofline", "calibration", "simulator", "engine"])
+def test_every_command_line_runs_as_a_module(package):
+    done = subprocess.run(
+        [sys.executable, "-m", f"{package}.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
 
 
 @app.command()
