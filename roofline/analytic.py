@@ -187,7 +187,7 @@ class AnalyticStepTime:
     def _roofs(self, operator: Linear | Experts, rows: Number) -> tuple[Number, Number]:
         """T_math and T_mem of one call; a matrix product computes whole tiles of rows."""
         flops, moved = operator.work(rows)
-        if isinstance(operator, Linear) and flops is not None:
+        if isinstance(operator, Linear):
             tile = self._rates.tile_rows
             flops = np.ceil(rows / tile) * tile * operator.flops_per_row
         s_per_flop = 1 / (self.hardware.flops_per_s(operator.dtype) * self.efficiency.compute)

@@ -10,15 +10,22 @@ _DECODE = re.compile(r"(\d+)x(\d+)")
 _PREFILL = re.compile(r"(\d+)(?:@(\d+))?")
 
 
-def parse_batch(decode: Sequence[str], prefill: Sequence[str]) -> BatchWork:
+def parse_batch(decode: Sequence[str], prefill: Sequence[str], longest: int) -> BatchWork:
     """The work of one pass: each `decode` is COUNTxCONTEXT, each `prefill` TOKENS or TOKENS@CACHED.
 
-    Raises `InputError` for any other text, for counts of zero, and for a pass of no work at all.
+    Raises `InputError` for any other text, for counts of zero, for a sequence beyond the `longest` that the model
+    reads, and for a pass of no work at all.
     """
     groups = [_numbers(_DECODE, text, "--decode", "COUNTxCONTEXT, as 64x1024") for text in decode]
     chunks = [_numbers(_PREFILL, text, "--prefill", "TOKENS or TOKENS@CACHED, as 512@2048") for text in prefill]
     if not groups and not chunks:
         raise InputError("the pass has no work; give --decode COUNTxCONTEXT, --prefill TOKENS, or both.")
+    for tokens in (*(context for _, context in groups), *(new + cached for new, cached in chunks)):
+        if tokens > longest:
+            raise InputError(
+                f"the pass has a sequence of {tokens:,} tokens, and the model reads at most {longest:,}; "
+                "ask for shorter ones."
+            )
     num_decode = sum(count for count, _ in groups)
     return BatchWork(
         num_prefill_seqs=len(chunks),

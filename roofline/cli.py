@@ -67,7 +67,7 @@ def memory(
     context: Annotated[int, typer.Option(min=1, help="Tokens of a sequence, prompt and answer.")] = 4096,
     lengths: Annotated[
         str | None,
-        typer.Option(help="A mix instead: PROMPT+OUTPUT[@WEIGHT],... or a .csv or .parquet of requests."),
+        typer.Option(help="A mix instead: PROMPT+OUTPUT or PROMPT+OUTPUT@WEIGHT, with commas; or a .csv or .parquet."),
     ] = None,
     confidence: Annotated[float, typer.Option(help="Share of moments at which the mix has to fit.")] = 0.99,
     tensor_parallel: Tensor = 1,

@@ -14,6 +14,7 @@ from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_parts import Scope
 from roofline.model_shape import ModelShape
 from roofline.parallelism import ALONE, Parallelism, RankShare
+from roofline.step_time import BatchWork
 
 # Sampling holds a row of logits in fp32, its probabilities, a sorted copy and the 64-bit indices of the sort.
 SAMPLING_BYTES_PER_LOGIT = 4 + 4 + 8
@@ -111,6 +112,16 @@ class MemoryPlan:
     def max_sequences(self, tokens_per_sequence: int) -> int:
         """Sequences of that many tokens, prompt and answer, that are cached at once, in whole blocks each."""
         return self.layer_blocks // self.layer_blocks_of(tokens_per_sequence)
+
+    def holds(self, work: BatchWork) -> bool:
+        """Whether the sequences of a pass are cached at once, their contexts taken as equal within each kind."""
+        needed = 0
+        for sequences, tokens in (
+            (work.num_decode_seqs, work.decode_kv_tokens + work.decode_tokens),
+            (work.num_prefill_seqs, work.prefill_kv_tokens + work.prefill_tokens),
+        ):
+            needed += sequences * self.layer_blocks_of(-(-tokens // max(1, sequences)))
+        return needed <= self.layer_blocks
 
     def longest_sequence(self, limit: int) -> int:
         """Tokens of the longest single sequence that fits, at most `limit`; 0 where none does."""

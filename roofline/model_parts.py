@@ -17,8 +17,8 @@ MATRICES_PER_MLP = 3  # gate, up and down
 class RopeScaling:
     """How rotary frequencies are stretched beyond the context the model was trained on.
 
-    `kind` is Hugging Face's rope_type (llama3, linear, dynamic, yarn), or `tensor` where a GGUF file carries the
-    frequency divisors as the tensor `rope_freqs.weight` (then `factor` is 1 and says nothing).
+    `kind` is Hugging Face's rope_type (llama3, linear, dynamic, yarn, longrope), or `tensor` where a GGUF file carries
+    the frequency divisors as the tensor `rope_freqs.weight` (then `factor` is 1 and says nothing).
     """
 
     kind: str

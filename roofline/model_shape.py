@@ -90,7 +90,7 @@ class ModelShape:
         """Read a Hugging Face `config.json`, parsed.
 
         `name` defaults to the config's `_name_or_path`, then to its architecture. Raises `ModelError` for an unknown
-        architecture or one used in a way that is not modelled (sliding windows).
+        architecture or one used in a way that is not modelled (biases in the MLP, another activation).
         """
         fields = read_hf_config(config)
         default = str(config.get("_name_or_path") or fields.pop("architecture"))

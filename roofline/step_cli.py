@@ -17,10 +17,11 @@ from roofline.compare import RoofCost, Service, cheapest_replica, roof_cost
 from roofline.errors import CapacityError, InfeasibleError, InputError
 from roofline.forward_pass import Execution
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
-from roofline.memory import stored_formats
+from roofline.memory import MemoryLayout, memory_plan, stored_formats
+from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
 from roofline.options import AsJson, Data, Expert, Figure, GpuName, Kv, ModelName, Pipeline, Tensor, UserRows, Weights
-from roofline.parallelism import Parallelism
+from roofline.parallelism import Parallelism, RankShare
 from roofline.prices import price
 from roofline.step_time import BatchWork
 
@@ -56,8 +57,8 @@ def step(
 
     --decode and --prefill may be given several times; their sequences share the pass.
     """
-    work = parse_batch(decode or [], prefill or [])
     shape, hardware = load_model_shape(model), accelerator(gpu, accelerators)
+    work = parse_batch(decode or [], prefill or [], shape.max_position)
     execution = Execution(
         graphs=not eager, attention="naive" if naive else "flash", fused=not unfused, kept_tokens=keep
     )
@@ -66,16 +67,21 @@ def step(
         shape, hardware, _efficiency(hardware, peak), weight_dtype, kv_dtype,
         Parallelism(tensor_parallel, pipeline, data, expert), execution,
     )  # fmt: skip
-    parts = estimate.breakdown(work)
+    parts, fits = estimate.breakdown(work), _fits(estimate, work)
     if figure is not None:
         from roofline import figures
 
         figures.write(figure, _title(estimate), [figures.roofline_plot(estimate, parts), figures.step_bars(parts)])
     if as_json:
-        console.print_json(_step_json(estimate, work, parts))
+        console.print_json({**_step_json(estimate, work, parts), "fits": fits})
         return
     console.out.print(_step_table(estimate, parts))
     console.out.print(_verdict(estimate, work, parts, peak))
+    if not fits:
+        console.out.print(
+            f"[bold red]It does not fit the memory of {hardware.name}[/] at this split: the time is that of an "
+            "accelerator as fast with more of it. `roofline memory` names what would make it fit."
+        )
 
 
 @app.command()
@@ -106,6 +112,7 @@ def compare(
     target_s = None if tpot_ms is None else tpot_ms / 1e3
     weight_dtype, _, kv_dtype = stored_formats(shape, weights, kv)
     service = Service(prompt, answer, weight_dtype, kv_dtype, max_batch, target_s)
+    _refuse_everywhere(shape, service, tensor_parallel)
     names = gpus or [str(row["accelerator"]) for row in shipped_rows("prices")]
     costs, refused = list[RoofCost](), dict[str, str]()
     for name in names:
@@ -115,10 +122,10 @@ def compare(
         try:
             if tensor_parallel is None:
                 costs.append(cheapest_replica(shape, service, hardware, efficiency, usd))
-                continue
-            split = Parallelism(tensor_parallel)
-            fixed = AnalyticStepTime(shape, hardware, efficiency, service.weight_dtype, service.kv_dtype, split)
-            costs.append(roof_cost(shape, service, fixed, usd))
+            else:
+                split = Parallelism(tensor_parallel)
+                fixed = AnalyticStepTime(shape, hardware, efficiency, weight_dtype, kv_dtype, split)
+                costs.append(roof_cost(shape, service, fixed, usd))
         except (CapacityError, InfeasibleError, InputError) as error:
             refused[hardware.name] = str(error)
     costs.sort(key=lambda cost: cost.usd_per_million_tokens)
@@ -129,7 +136,8 @@ def compare(
     if as_json:
         console.print_json(_compare_json(shape.name, service, costs, refused))
         return
-    console.out.print(_compare_table(shape.name, service, costs))
+    if costs:
+        console.out.print(_compare_table(shape.name, service, costs))
     for sentence in refused.values():
         console.out.print(f"Left out: {console.escape(sentence)}")
     console.out.print(
@@ -137,6 +145,31 @@ def compare(
         + (", datasheet ceilings." if peak else ", usual efficiencies.")
         + " Analytic: nothing measured."
     )
+
+
+def _refuse_everywhere(shape: ModelShape, service: Service, tensor_parallel: int | None) -> None:
+    """Raise for what no accelerator can do, once and not for each of them."""
+    tokens = service.prompt_tokens + service.answer_tokens
+    if tokens > shape.max_position:
+        raise InputError(
+            f"--prompt {service.prompt_tokens} and --answer {service.answer_tokens} make {tokens:,} tokens, and "
+            f"{shape.name} reads at most {shape.max_position:,}; ask for shorter ones."
+        )
+    if tensor_parallel is not None:
+        RankShare(shape, Parallelism(tensor_parallel))
+
+
+def _fits(estimate: AnalyticStepTime, work: BatchWork) -> bool:
+    """Whether weights, caches and activations of this pass have room on every accelerator, by the usual overheads."""
+    weight_dtype, scope, kv_dtype = stored_formats(estimate.shape, estimate.weight_dtype, estimate.kv_dtype)
+    layout = MemoryLayout(
+        weight_dtype, kv_dtype, estimate.parallelism, max_batched_tokens=work.num_tokens, max_sequences=work.num_seqs,
+        scope=scope,
+    )  # fmt: skip
+    plan = memory_plan(estimate.shape, estimate.hardware, Efficiency.prior(estimate.hardware), layout)
+    if (kept := estimate.execution.kept_tokens) is not None:
+        work = work._replace(decode_kv_tokens=min(work.decode_kv_tokens, work.num_decode_seqs * kept))
+    return plan.holds(work)
 
 
 def _efficiency(hardware: HardwareSpec, peak: bool) -> Efficiency:
@@ -209,10 +242,15 @@ def _compare_table(model: str, service: Service, costs: list[RoofCost]) -> Table
         replica = f"{cost.tensor_parallel} x {cost.accelerator}"
         table.add_row(
             replica, f"{cost.batch:,}", f"{cost.prefill_s * 1e3:,.1f}", f"{cost.tpot_s * 1e3:,.1f}",
-            f"{cost.output_tokens_per_s:,.0f}", f"{cost.usd_per_million_input_tokens:.3f}",
-            f"{cost.usd_per_million_output_tokens:.3f}", f"{cost.usd_per_million_tokens:.3f}",
+            f"{cost.output_tokens_per_s:,.0f}", _usd(cost.usd_per_million_input_tokens),
+            _usd(cost.usd_per_million_output_tokens), _usd(cost.usd_per_million_tokens),
         )  # fmt: skip
     return table
+
+
+def _usd(dollars: float) -> str:
+    """Dollars in at most six characters, so that no table outgrows 80 columns."""
+    return f"{dollars:.3f}" if dollars < 10 else f"{dollars:.2f}" if dollars < 100 else f"{dollars:,.0f}"
 
 
 def _compare_json(model: str, service: Service, costs: list[RoofCost], refused: dict[str, str]) -> dict[str, Any]:

@@ -109,9 +109,10 @@ def _lines(shape: ModelShape, stored: int | None) -> dict[str, str]:
         shared = (
             f", a shared one of {shape.moe.shared_intermediate_size:,}" if shape.moe.shared_intermediate_size else ""
         )
+        plain = f"; {shape.moe.num_dense_layers} layers without" if shape.moe.num_dense_layers else ""
         lines["experts"] = (
             f"{shape.moe.num_experts} of {shape.moe.intermediate_size:,}, {shape.moe.experts_per_token} for each "
-            f"token{shared}; {shape.moe.num_dense_layers} layers without"
+            f"token{shared}{plain}"
         )
     if shape.mla:
         query = f", queries through {shape.mla.q_lora_rank}" if shape.mla.q_lora_rank else ""

@@ -118,7 +118,7 @@ def test_compare_sorts_by_dollars_and_says_who_is_left_out(answer):
 @pytest.mark.parametrize(
     "command",
     [
-        ["step", "gemma-2-9b", "H100", "--decode", "8x9000", "--prefill", "512", "--tp", "2"],
+        ["step", "gemma-2-9b", "H100", "--decode", "8x6000", "--prefill", "512", "--tp", "2"],
         ["step", "deepseek-v3", "H200", "--decode", "8x900", "--dp", "8", "--ep", "8"],
         ["compare", "llama-3.1-8b"],
     ],
@@ -152,6 +152,29 @@ def test_a_mix_of_lengths_lets_more_in_than_its_longest(answer, tmp_path):
     file = tmp_path / "requests.csv"
     file.write_text("prompt_tokens,output_tokens\n" + "500,200\n" * 9 + "8000,1000\n")
     assert answer(*command, "--lengths", str(file))["mix"]["max_sequences"] == mix["max_sequences"]
+
+
+def test_a_pass_that_does_not_fit_says_so(answer, roofline):
+    """What `memory` has room for fits a step, and the next sequence does not."""
+    room = answer("memory", "llama-3.1-8b", "H100", "--context", "4096")["max_sequences"]
+    command = ("step", "llama-3.1-8b", "H100", "--decode")
+    assert answer(*command, f"{room}x4095")["fits"]
+    assert not answer(*command, f"{room + 2}x4095")["fits"]
+    assert not answer("step", "llama-3.1-405b", "L4", "--decode", "1x10")["fits"]
+    assert answer(*command, f"{2 * room}x4095", "--keep", "1024")["fits"]
+    assert "does not fit the memory of H100" in roofline(*command, f"{2 * room}x4095")[1]
+    assert "does not fit" not in roofline(*command, "1x10")[1]
+
+
+def test_a_target_that_nothing_meets_leaves_no_empty_table(roofline):
+    _, out, _ = roofline("compare", "llama-3.1-8b", "L4", "--tpot-ms", "1")
+    assert "Left out: one answer alone takes" in out
+    assert "replica" not in out
+
+
+def test_help_keeps_what_stands_in_brackets(roofline):
+    _, out, _ = roofline("memory", "--help")
+    assert "@WEIGHT" in out
 
 
 def test_memory_can_be_drawn(answer, tmp_path):
@@ -238,6 +261,7 @@ def test_show_tells_the_bytes_of_the_safetensors_index(answer, tmp_path):
         ["show", "gpt-oss-120b"],
         ["memory", "gemma-3-27b", "H100", "--lengths", "1000+300@5,20000+500", "--memory-fraction", "0.9"],
         ["memory", "qwen3-235b-a22b", "RTX-PRO-6000", "--tp", "4", "--dp", "2", "--ep", "8", "--weights", "int4-g128"],
+        ["compare", "deepseek-v3"],
         ["training", "llama-3.1-8b", "H100", "--tokens", "15e12", "--serve-output-tokens", "1e13"],
         ["training", "llama-3.1-70b", "B200", "--tokens", "1e9", "--method", "grpo", "--adapter", "qlora"],
     ],
@@ -283,7 +307,11 @@ def test_tables_and_help_are_for_people(roofline, command, shown):
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--weights", "fp7"], "'fp7'"),
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--accelerators", "none.json"], "none.json cannot be read"),
         (["step", "mistral-7b", "H100", "--decode", "1x1", "--ep", "2"], "expert parallelism of 2"),
+        (["step", "mistral-7b", "H100", "--decode", "1x32769"], "32,769 tokens, and the model reads at most 32,768"),
+        (["step", "mistral-7b", "H100", "--prefill", "1@32768"], "at most 32,768"),
         (["compare", "mistral-7b", "H100", "--prices", "free"], "free"),
+        (["compare", "mistral-7b", "H100", "--tp", "3"], "tensor parallelism of 3 does not divide"),
+        (["compare", "mistral-7b", "H100", "--prompt", "32768"], "33,024 tokens, and mistral-7b reads"),
         (["compare", "mistral-7b", "Z9"], "known are A100"),
         (["memory", "llama-3.1-70b", "H100"], "tensor parallelism 2"),
         (["memory", "mistral-7b", "H100", "--lengths", "1000"], "PROMPT+OUTPUT"),
