@@ -17,14 +17,14 @@ from roofline.analytic import AnalyticStepTime
 from roofline.errors import InputError, ModelError, ProfileError
 from roofline.fitting import fitting_plan
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
-from roofline.memory import MemoryLayout
+from roofline.memory import MemoryLayout, stored_formats
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
 from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, FloatArray, StepTimeModel
 from simulator.fleet.cluster import FleetSpec
 from simulator.output.results import Badge
-from simulator.scenario import Scenario
+from simulator.scenario import CHECKPOINT, Scenario
 from simulator.workload_source import at_rate, recorded_requests
 
 # Doubt about a step time, as a fraction, where no error table says it. Arithmetic on datasheet figures was off by 17 to
@@ -88,10 +88,12 @@ class ScaledStepTime:
 def resolve(scenario: Scenario) -> Deployment:
     """Look up whatever the scenario names. InputError says what is missing or does not fit, and the remedy."""
     shape = _shape(scenario)
-    engine = _engine(scenario, shape)
+    layout = memory_layout(scenario, shape)  # whatever reads a deployment's scenario finds the formats by name
+    scenario = scenario.model_copy(update={"weight_dtype": layout.weight_dtype, "kv_dtype": layout.kv_dtype})
+    engine = _engine(scenario, shape, layout)
     recorded = recorded_requests(scenario.workload)
     if scenario.step_time.profile is None:
-        model = _analytic(scenario, shape)
+        model = _analytic(scenario, shape, layout)
         doubt = "an assumed error of arithmetic on datasheet figures"
         note = "No measurement stands behind the step times: they are arithmetic on datasheet figures."
         return Deployment(scenario, shape, engine, model, "analytic", ANALYTIC_DOUBT, doubt, recorded, (note,))
@@ -118,42 +120,44 @@ def _accelerator(scenario: Scenario) -> HardwareSpec:
         ) from error
 
 
-def _analytic(scenario: Scenario, shape: ModelShape) -> AnalyticStepTime:
+def _analytic(scenario: Scenario, shape: ModelShape, layout: MemoryLayout) -> AnalyticStepTime:
     hardware = _accelerator(scenario)
     efficiency = Efficiency.prior(hardware)
-    split = Parallelism(scenario.parallelism.tensor)
-    return AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, split)
+    return AnalyticStepTime(shape, hardware, efficiency, layout.weight_dtype, layout.kv_dtype, layout.parallelism)
 
 
-def _engine(scenario: Scenario, shape: ModelShape) -> EngineConfig:
+def _engine(scenario: Scenario, shape: ModelShape, layout: MemoryLayout) -> EngineConfig:
     settings = scenario.engine.model_dump()
     length = settings["max_model_len"] or shape.max_position
     if length > shape.max_position:
         raise InputError(
             f"engine.max_model_len is {length}, and {shape.name} reads at most {shape.max_position} tokens; lower it."
         )
-    blocks = settings["num_blocks"] or _fitting_blocks(scenario, shape)
+    blocks = settings["num_blocks"] or _fitting_blocks(scenario, shape, layout)
     try:
         return EngineConfig(**{**settings, "max_model_len": length, "num_blocks": blocks})
     except InputError as error:
         raise InputError(f"engine: {error}") from error
 
 
-def memory_layout(scenario: Scenario) -> MemoryLayout:
+def memory_layout(scenario: Scenario, shape: ModelShape) -> MemoryLayout:
     """How a replica of the scenario stores the model, and the batch it makes room for."""
+    asked = (None if name == CHECKPOINT else name for name in (scenario.weight_dtype, scenario.kv_dtype))
+    weight_dtype, scope, kv_dtype = stored_formats(shape, *asked)
     return MemoryLayout(
-        scenario.weight_dtype,
-        scenario.kv_dtype,
+        weight_dtype,
+        kv_dtype,
         Parallelism(scenario.parallelism.tensor),
         scenario.engine.block_size,
         scenario.engine.max_num_batched_tokens,
         scenario.engine.max_num_seqs,
+        scope=scope,
     )
 
 
-def _fitting_blocks(scenario: Scenario, shape: ModelShape) -> int:
+def _fitting_blocks(scenario: Scenario, shape: ModelShape, layout: MemoryLayout) -> int:
     hardware = _accelerator(scenario)
-    return fitting_plan(shape, hardware, Efficiency.prior(hardware), memory_layout(scenario)).kv_blocks
+    return fitting_plan(shape, hardware, Efficiency.prior(hardware), layout).kv_blocks
 
 
 def _profile(name: str) -> FittedStepTime:

@@ -31,9 +31,15 @@ def _checked(build: Callable[[], Any]) -> Any:
         raise ValueError(str(error).rstrip(".")) from error
 
 
-Format = Annotated[
-    str, BeforeValidator(lambda value: _checked(lambda: format_name(value)) if isinstance(value, str) else value)
-]
+CHECKPOINT = "checkpoint"  # the number format that the model's files are in
+
+
+def _format_of(value: Any) -> Any:
+    """A format by its short name; what is no text goes on to the checks as it is."""
+    return _checked(lambda: format_name(value)) if isinstance(value, str) and value != CHECKPOINT else value
+
+
+Format = Annotated[str, BeforeValidator(_format_of)]
 
 
 class _Section(BaseModel):
@@ -299,10 +305,10 @@ class Scenario(_Section):
     """What to call it."""
     model: str
     """Catalogue name, Hugging Face folder, config.json or GGUF file."""
-    weight_dtype: Format = "bf16"
-    """Number format of the weights: fp32, bf16, fp16, fp8, int8, int4, fp4."""
-    kv_dtype: Format = "bf16"
-    """Number format of the KV cache."""
+    weight_dtype: Format = CHECKPOINT
+    """Number format of the weights, as bf16, fp8 or int4-g128; checkpoint: as the model's files are, or bf16."""
+    kv_dtype: Format = CHECKPOINT
+    """Number format of the KV cache, as bf16 or fp8; checkpoint: what the model's files ask for, or bf16."""
     hardware: Hardware
     parallelism: Parallelism = Parallelism()
     step_time: StepTime = StepTime()

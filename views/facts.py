@@ -10,7 +10,6 @@ from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.memory import MemoryPlan
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
-from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, chunk_attn_pairs
 from simulator.deployment import memory_layout
 from simulator.scenario import Scenario
@@ -46,9 +45,10 @@ def facts_of(scenario: Scenario) -> Facts:
     shape = load_model_shape(scenario.model)
     hardware = accelerator(scenario.hardware.accelerator, scenario.hardware.catalogue)
     efficiency = Efficiency.prior(hardware)
-    split = Parallelism(scenario.parallelism.tensor)
-    memory = fitting_plan(shape, hardware, efficiency, memory_layout(scenario))
-    step_time = AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, split)
+    layout = memory_layout(scenario, shape)
+    memory = fitting_plan(shape, hardware, efficiency, layout)
+    split = layout.parallelism
+    step_time = AnalyticStepTime(shape, hardware, efficiency, layout.weight_dtype, layout.kv_dtype, split)
     return Facts(shape, hardware, memory, step_time)
 
 

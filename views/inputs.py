@@ -15,7 +15,7 @@ from roofline.errors import InputError
 from roofline.formats import BYTES_PER_ELEMENT
 from roofline.model_shape import catalogue_names
 from simulator import scenario_file
-from simulator.scenario import FixedLength, Length, LogNormalLength, Scenario, UniformLength
+from simulator.scenario import CHECKPOINT, FixedLength, Length, LogNormalLength, Scenario, UniformLength
 from views.presets import DEFAULT, PRESETS
 
 ANALYTIC = "datasheet (analytic)"
@@ -118,8 +118,9 @@ SERVING: tuple[Input, ...] = (
     Choice("model", "model", "Model", tuple(catalogue_names())),
     Choice("gpu", "hardware.accelerator", "Accelerator", _catalogue("accelerators")),
     Choice("tp", "parallelism.tensor", "GPUs per replica (tensor parallel)", (1, 2, 4, 8, 16)),
-    Choice("weights", "weight_dtype", "Weights", tuple(BYTES_PER_ELEMENT)),
-    Choice("kv", "kv_dtype", "KV cache", ("fp32", "bf16", "fp16", "fp8", "int8")),
+    Choice("weights", "weight_dtype", "Weights", (CHECKPOINT, *BYTES_PER_ELEMENT),
+           help="checkpoint: as the model's published files are, bf16 where they say nothing."),
+    Choice("kv", "kv_dtype", "KV cache", (CHECKPOINT, "fp32", "bf16", "fp16", "fp8", "int8")),
     Choice("profile", "step_time.profile", "Step time from", (ANALYTIC, *profile.shipped()),
            help="A fitted profile rests on measurements; the datasheet rests on peaks and usual efficiencies."),
 )  # fmt: skip

@@ -29,7 +29,7 @@ SCENARIOS = st.fixed_dictionaries(
     },
     optional={
         "name": st.text(),
-        "weight_dtype": st.sampled_from(["bf16", "torch.float16", "FP8"]),
+        "weight_dtype": st.sampled_from(["bf16", "torch.float16", "FP8", "checkpoint"]),
         "parallelism": st.fixed_dictionaries({"tensor": st.integers(1, 16)}),
         "engine": st.fixed_dictionaries({}, optional={"num_blocks": st.none() | st.integers(2, 10**6)}),
         "slo": st.fixed_dictionaries({}, optional={"ttft_ms": st.floats(1, 1e5), "percentile": st.floats(50, 99.9)}),
