@@ -31,6 +31,7 @@ from roofline.screen.memory import Lengths, Output, show_memory
 from roofline.screen.show import show_catalogue, show_model
 from roofline.screen.training import Job, show_training
 from roofline.step_cli import app as timing
+from roofline.techniques_cli import app as explaining
 from roofline.training import OPTIMIZER_BYTES, Speed, TrainingSetup
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ def show(
 
 
 app.add_typer(timing)
+app.add_typer(explaining)
 
 
 @app.command()

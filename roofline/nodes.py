@@ -68,10 +68,6 @@ class Node:
             )
         return rate
 
-    def nodes_for(self, accelerators: int) -> int:
-        """Nodes that so many accelerators fill, the last one in part."""
-        return -(-accelerators // self.accelerators)
-
 
 def node_of(accelerator: str, file: Path | None = None) -> Node:
     """The node that an accelerator usually stands in, by the accelerator's name or the node's; `file` comes first.

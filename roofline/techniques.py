@@ -6,7 +6,7 @@ tokens that a cache keeps are arguments of the estimate itself: `AnalyticStepTim
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, log
+from math import ceil, log
 
 from roofline.errors import InputError
 from roofline.formats import bytes_per_element
@@ -202,13 +202,6 @@ class KvKeep:
         kept = self.tokens(round(mean))
         longest = self.tokens(work.decode_kv_max)
         return work._replace(decode_kv_tokens=kept * work.num_decode_seqs, decode_kv_max=longest)
-
-
-def pipeline_bubble(stages: int, micro_batches: float) -> float:
-    """Share of the time that stages wait, when so many micro-batches pass them once: (p - 1) / (m + p - 1)."""
-    if stages < 1 or not 0 < micro_batches < inf:
-        raise InputError(f"{stages} stages and {micro_batches} micro-batches: both must be positive.")
-    return (stages - 1) / (micro_batches + stages - 1)
 
 
 def _decode(batch: int, context: int) -> BatchWork:

@@ -166,6 +166,33 @@ def test_a_pass_that_does_not_fit_says_so(answer, roofline):
     assert "does not fit" not in roofline(*command, "1x10")[1]
 
 
+def test_techniques_are_the_steps_that_their_options_make(answer):
+    rows = answer("techniques", "llama-3.2-1b", "L4", "--batch", "4", "--context", "1000", "--prompt", "3000")
+    effects = {(row["technique"], row["figure"]): row for row in rows["techniques"]}
+    for technique, figure, field, options in (
+        ("fp8 weights", "decode step", "without", ()),
+        ("fp8 weights", "decode step", "with_it", ("--weights", "fp8")),
+        ("fp8 KV cache", "decode step", "with_it", ("--kv", "fp8")),
+        ("CUDA graphs", "decode step", "without", ("--eager",)),
+        ("fused kernels", "decode step", "without", ("--unfused",)),
+        ("FlashAttention", "prompt", "without", ("--naive-attention",)),
+    ):
+        work = ("--prefill", "3000") if figure == "prompt" else ("--decode", "4x1000")
+        alone_s = answer("step", "llama-3.2-1b", "L4", *work, *options)["seconds"]
+        assert effects[technique, figure][field] == pytest.approx(1e3 * alone_s), technique
+    assert all(row["with_it"] > 0 < row["without"] for row in rows["techniques"])
+    kept = effects["part of the cache", "cache, a sequence"]  # 4 sinks and a window of 1,024 keep all of 1,000 tokens
+    assert kept["with_it"] == kept["without"] == 1000 * 32_768 / 1e9
+    longer = effects["longer by yarn", "cache, a sequence"]
+    assert longer["with_it"] == 2 * longer["without"]
+
+
+def test_a_stretch_beyond_what_its_method_is_shown_for_says_so(roofline):
+    _, out, _ = roofline("techniques", "smollm2-135m", "L4", "--context", "100", "--longer", str(5 * 8192))
+    assert "up to a factor of 4" in " ".join(out.split())
+    assert "and this is 5." in " ".join(out.split())
+
+
 def test_a_target_that_nothing_meets_leaves_no_empty_table(roofline):
     _, out, _ = roofline("compare", "llama-3.1-8b", "L4", "--tpot-ms", "1")
     assert "Left out: one answer alone takes" in out
@@ -262,6 +289,7 @@ def test_show_tells_the_bytes_of_the_safetensors_index(answer, tmp_path):
         ["memory", "gemma-3-27b", "H100", "--lengths", "1000+300@5,20000+500", "--memory-fraction", "0.9"],
         ["memory", "qwen3-235b-a22b", "RTX-PRO-6000", "--tp", "4", "--dp", "2", "--ep", "8", "--weights", "int4-g128"],
         ["compare", "deepseek-v3"],
+        ["techniques", "gemma-3-27b", "H200", "--tp", "2", "--draft-model", "gemma-3-1b"],
         ["training", "llama-3.1-8b", "H100", "--tokens", "15e12", "--serve-output-tokens", "1e13"],
         ["training", "llama-3.1-70b", "B200", "--tokens", "1e9", "--method", "grpo", "--adapter", "qlora"],
     ],
@@ -319,6 +347,10 @@ def test_tables_and_help_are_for_people(roofline, command, shown):
         (["memory", "mistral-7b", "H100", "--context", "40000"], "32,768 that mistral-7b reads"),
         (["memory", "mistral-7b", "H100", "--memory-fraction", "2"], "memory fraction is 2.0"),
         (["memory", "mistral-7b", "H100", "--ep", "2"], "expert parallelism of 2"),
+        (["techniques", "mistral-7b", "H100", "--batch", "0"], "batch is 0"),
+        (["techniques", "mistral-7b", "H100", "--context", "40000"], "see what --longer takes"),
+        (["techniques", "mistral-7b", "H100", "--acceptance", "1.5"], "acceptance is 1.5"),
+        (["techniques", "mistral-7b", "H100", "--window", "0"], "window of 0"),
         (["training", "mistral-7b", "H100", "--tokens", "0"], "0.0 tokens"),
         (["training", "mistral-7b", "H100", "--tokens", "1", "--method", "rlhf"], "'rlhf'"),
         (["training", "mistral-7b", "H100", "--tokens", "1e9", "--mfu", "2"], "mfu 2.0"),

@@ -1,8 +1,6 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from roofline.catalogue_data import shipped_rows
 from roofline.errors import InputError
@@ -47,13 +45,6 @@ def test_paths_of_known_nodes():
     assert [cloud.path(group) for group in (1, 2, 8, 16)] == ["link", "host", "host", "network"]
     assert hgx.bytes_per_s(8, accelerator("H100")) == 450e9
     assert hgx.bytes_per_s(16, accelerator("H100")) == 50e9  # 400 Gb/s
-
-
-@given(st.sampled_from(NAMES), st.integers(1, 10_000))
-def test_nodes_hold_what_is_placed_in_them(name, accelerators):
-    node = node_of(name)
-    assert (node.nodes_for(accelerators) - 1) * node.accelerators < accelerators
-    assert accelerators <= node.nodes_for(accelerators) * node.accelerators
 
 
 def test_user_files_come_first(tmp_path):

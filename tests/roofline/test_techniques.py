@@ -14,7 +14,6 @@ from roofline.techniques import (
     attention_traffic,
     chunked_prefill,
     extend_context,
-    pipeline_bubble,
     prompt_passes,
 )
 from tests.roofline.shapes import DEEPSEEK_V2_LITE, LLAMA_8B, LLAMA_70B, SMALL
@@ -119,12 +118,6 @@ def test_sinks_and_a_window_stop_the_growth_of_a_step():
     assert TARGET.seconds(keep.decode_work(decode(64, 32_768))) < 0.4 * TARGET.seconds(decode(64, 32_768))
 
 
-def test_bubble():
-    assert pipeline_bubble(4, 1) == 0.75
-    assert pipeline_bubble(1, 1) == 0
-    assert pipeline_bubble(4, 61) == pytest.approx(3 / 64)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -136,7 +129,6 @@ def test_bubble():
         (lambda: extend_context(LLAMA_8B, 10, "magic"), "'magic' is not known; use one of ntk, yarn"),
         (lambda: extend_context(LLAMA_8B, 0, "ntk"), "context of 0 tokens"),
         (lambda: KvKeep(ratio=0), "ratio of 0"),
-        (lambda: pipeline_bubble(0, 1), "0 stages"),
     ],
 )
 def test_what_has_no_meaning_is_refused(call, message):
