@@ -88,6 +88,7 @@ def test_parameter_counts_of_the_model_cards(name, published):
 # Bytes a token of a bf16 cache, by hand: layers x 2 x KV heads x head_dim x 2 bytes, or layers x 576 x 2 for MLA.
 KV_BYTES_PER_TOKEN = {
     "smollm2-135m": 23_040, "smollm2-360m": 40 << 10, "smollm2-1.7b": 192 << 10,
+    "llama-3-8b": 128 << 10, "llama-3-70b": 320 << 10,
     "llama-3.2-1b": 32 << 10, "llama-3.2-3b": 112 << 10, "llama-3.1-8b": 131_072, "llama-3.1-70b": 327_680,
     "llama-3.3-70b": 327_680, "llama-3.1-405b": 504 << 10,
     "mistral-7b": 128 << 10, "mistral-nemo-12b": 160 << 10, "mixtral-8x7b": 128 << 10, "mixtral-8x22b": 224 << 10,
