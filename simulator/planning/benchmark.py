@@ -22,9 +22,9 @@ def _vllm(deployment: Deployment, result: RunResult) -> str:
     scenario, recorded = deployment.scenario, deployment.recorded
     workload, slo = scenario.workload, scenario.slo
     words = [
-        "vllm", "bench", "serve", "--model", hugging_face_id(scenario.model), "--request-rate", f"{result.offered_rate_per_s:g}",
-        "--burstiness", f"{workload.burstiness:g}", "--num-prompts", str(result.num_requests + result.warmup_requests),
-        "--dataset-name", "random", "--ignore-eos", "--seed", str(scenario.seed),
+        "vllm", "bench", "serve", "--model", hugging_face_id(scenario.model),
+        "--request-rate", f"{result.offered_rate_per_s:g}", "--burstiness", f"{workload.burstiness:g}",
+        "--num-prompts", str(result.num_requests + result.warmup_requests), "--dataset-name", "random", "--ignore-eos", "--seed", str(scenario.seed),
         "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", f"50,90,{slo.percentile:g}",
     ]  # fmt: skip
     for flag, name in (("input", "prompt_tokens"), ("output", "output_tokens")):
