@@ -24,7 +24,8 @@ def _vllm(deployment: Deployment, result: RunResult) -> str:
     words = [
         "vllm", "bench", "serve", "--model", hugging_face_id(scenario.model),
         "--request-rate", f"{result.offered_rate_per_s:g}", "--burstiness", f"{workload.burstiness:g}",
-        "--num-prompts", str(result.num_requests + result.warmup_requests), "--dataset-name", "random", "--ignore-eos", "--seed", str(scenario.seed),
+        "--num-prompts", str(result.num_requests + result.warmup_requests), "--dataset-name", "random",
+        "--ignore-eos", "--seed", str(scenario.seed),
         "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", f"50,90,{slo.percentile:g}",
     ]  # fmt: skip
     for flag, name in (("input", "prompt_tokens"), ("output", "output_tokens")):
