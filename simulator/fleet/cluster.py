@@ -1,17 +1,24 @@
 """A fleet put together: clients, a router and replicas under one clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from engine.core.config import EngineConfig
-from engine.core.request import Request
 from engine.core.trace_meta import ClientLink
 from engine.core.workload import Workload
 from roofline.errors import InputError
 from roofline.step_time import StepTimeModel
+from simulator.fleet import faults
 from simulator.fleet.clients import Client
 from simulator.fleet.clock import VirtualClock
+from simulator.fleet.demand import jobs_of
+from simulator.fleet.faults import Fault
+from simulator.fleet.gateway import Gateway
 from simulator.fleet.job import Job
+from simulator.fleet.patience import Patience
+from simulator.fleet.pool import Pool
 from simulator.fleet.replica import Replica
 from simulator.fleet.router import ROUTERS
 from simulator.output.observer import Observer
@@ -25,12 +32,16 @@ class FleetSpec:
     num_replicas: int = 1
     router: str = "least_outstanding"
     client: ClientLink = field(default_factory=ClientLink)
+    patience: Patience | None = None  # None: clients wait for as long as it takes
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0  # of whatever chance decides while the fleet runs
 
     def __post_init__(self) -> None:
         if self.num_replicas < 1:
             raise InputError(f"the fleet has {self.num_replicas} replicas; it must have at least 1.")
         if self.router not in ROUTERS:
             raise InputError(f"router is {self.router!r}; choose one of {', '.join(ROUTERS)}.")
+        faults.check(self.faults, self.num_replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +66,47 @@ def simulate(
 ) -> list[Replica]:
     """Serve `workload` by `fleet` under virtual time; `observer` sees all of it. Returns the replicas as they end.
 
-    Each request produces exactly its `output_tokens`; the scheduler knows its `max_tokens` only. Requests still under
-    way at `until_s` are not reported.
+    Each finished request has exactly its `output_tokens`; the scheduler knows its `max_tokens` only. Requests still
+    under way at `until_s` are not reported.
     """
     options = options or RunOptions()
     clock = VirtualClock()
-    replicas = [Replica(clock, number, fleet.engine, step_time, observer) for number in range(fleet.num_replicas)]
-    route = ROUTERS[fleet.router]()
-    client = Client(clock, fleet.client, lambda job: route(replicas, job).submit(job))
-    answers = 0
+    client = Client(clock, fleet.client, fleet.patience, chance(fleet, "patience"))
 
-    def note(job: Job) -> None:
-        nonlocal answers
-        observer.on_finish(job)
-        answers += 1
-        if options.progress and answers % PROGRESS_EVERY == 0:
-            options.progress(PROGRESS_EVERY)
-
-    client.on_answer = note
-    for replica in replicas:
-        replica.on_done = client.take
+    def build(number: int) -> Replica:
+        replica = Replica(clock, number, fleet.engine, step_time, observer)
+        replica.on_done, replica.on_lost = client.take, client.lose
         replica.fast_forward = options.fast_forward
         replica.token_times = [] if options.record_token_times else None
+        return replica
+
+    pool = Pool(clock, build, fleet.num_replicas)
+    gateway = Gateway(pool, ROUTERS[fleet.router](), client.refuse)
+    client.submit, client.cancel = gateway.submit, gateway.cancel
+    client.on_end = _teller(observer, options.progress)
     client.start(jobs_of(workload, fleet.engine))
+    for number, fault in enumerate(fleet.faults):
+        faults.start(fault, faults.Scene(clock, pool, chance(fleet, f"fault {number}"), lambda: client.is_done))
     clock.run(until=options.until_s)
-    return replicas
+    return list(pool.replicas.values())
 
 
-def jobs_of(workload: Workload, engine: EngineConfig) -> Iterator[Job]:
-    """The workload's requests as jobs, made when they are needed so that memory does not grow with the run."""
-    table = workload.requests
-    columns = [table[name].tolist() for name in ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens")]
-    names = table["request_id"] if "request_id" in table else range(len(table))
-    caching = engine.enable_prefix_caching
-    for index, (arrival_s, prompt, output, limit, session, priority, name) in enumerate(
-        zip(*columns, table["session_id"], table["priority"].tolist(), names, strict=True)
-    ):
-        keys = workload.keys(index, engine.block_size) if caching else []
-        request = Request(str(name), prompt, limit, arrival_s, priority, keys, unshared_rest=caching)
-        yield Job(index, request, min(output, limit, engine.max_model_len - prompt), arrival_s, session)
+def chance(fleet: FleetSpec, purpose: str) -> np.random.Generator:
+    """The random stream of one purpose; a new purpose leaves the draws of the others as they are."""
+    return np.random.default_rng([fleet.seed, *purpose.encode()])
+
+
+def _teller(observer: Observer, progress: Callable[[int], None] | None) -> Callable[[Job], None]:
+    """What is called with each request that ends."""
+    if progress is None:
+        return observer.on_finish
+    ends = 0
+
+    def tell(job: Job) -> None:
+        nonlocal ends
+        observer.on_finish(job)
+        ends += 1
+        if ends % PROGRESS_EVERY == 0:
+            progress(PROGRESS_EVERY)
+
+    return tell
