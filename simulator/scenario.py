@@ -104,6 +104,28 @@ class TraceSource(Section):
     """Arrivals come this many times as fast as recorded. A run that needs more requests repeats the recording."""
 
 
+class Users(Section):
+    """A closed loop: each user sends a request (or holds a session), thinks, and sends the next."""
+
+    count: Count
+    """Users of the whole fleet."""
+    think_time_s: NotNegative = 0.0
+    """Mean of the pause before each request or session, in seconds; the pauses are exponential."""
+
+
+class Sessions(Section):
+    """Conversations: each turn comes after the answer to the one before, or not at all if there was none."""
+
+    turns: Length
+    """Requests of a session."""
+    pause_s: NotNegative = 0.0
+    """Mean pause between an answer and the next turn, in seconds, of a user who reads or an agent whose tool works."""
+    context: Literal["grows", "fresh"] = "grows"
+    """grows: each prompt begins with all that was said, and can be reused; fresh: prompts are independent."""
+    common_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens with which every prompt of every session begins, such as instructions."""
+
+
 class Workload(Section):
     """What the whole fleet is asked: a rate with distributions of lengths, or a recording."""
 
@@ -117,17 +139,25 @@ class Workload(Section):
     """Length of the answers."""
     trace: TraceSource | None = None
     """Recorded requests, in place of the lengths."""
+    users: Users | None = None
+    """A crowd of users who each wait for an answer before they ask again, in place of a rate."""
+    sessions: Sessions | None = None
+    """Requests come in conversations; prompt_tokens is then what is new in each turn."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         lengths = (self.prompt_tokens, self.output_tokens)
         if self.trace is None:
-            if self.request_rate is None or None in lengths:
-                raise ValueError("give request_rate, prompt_tokens and output_tokens, or a trace")
+            if (self.request_rate is None and self.users is None) or None in lengths:
+                raise ValueError("give request_rate (or users), prompt_tokens and output_tokens, or a trace")
         elif any(lengths):
             raise ValueError("a trace brings its own lengths: remove prompt_tokens and output_tokens, or the trace")
         elif self.request_rate is not None and self.trace.rate_scale != 1.0:
             raise ValueError("request_rate and trace.rate_scale both set the rate: remove one")
+        if self.users is not None and self.request_rate is not None:
+            raise ValueError("request_rate and users both set the load: remove one")
+        if self.sessions is not None and self.users is None and self.request_rate is None:
+            raise ValueError("sessions need request_rate or users: a trace's own times are those of single requests")
         return self
 
 

@@ -79,7 +79,11 @@ def to_yaml(scenario: Scenario) -> str:
     """A scenario file; `from_text` reads the same scenario from it."""
     plain = _plain(scenario.model_dump(mode="python", exclude_defaults=True) | {"name": scenario.name})
     order = [name for name in Scenario.model_fields if name in plain]
-    return yaml.safe_dump({name: plain[name] for name in order}, sort_keys=False, allow_unicode=True, width=100)
+    document = {name: plain[name] for name in order}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    if any(mark in text for mark in "\x85\u2028\u2029"):  # YAML reads these back as ends of lines
+        text = yaml.safe_dump(document, sort_keys=False, width=100)
+    return text
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,6 +15,10 @@ from simulator.fleet.patience import Retries as FleetRetries
 from simulator.scenario_base import Count, NotNegative, Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
+RouterName = Literal[
+    "least_outstanding", "round_robin", "random", "least_tokens", "least_kv", "power_of_two", "session_affinity",
+    "prefix_affinity",
+]  # fmt: skip
 Replica = Annotated[int, Field(ge=0)]
 
 
@@ -25,8 +29,11 @@ class Fleet(Section):
     """Replicas that `simulator run` and the load curve simulate; `simulator plan` searches for the number."""
     max_replicas: Count = 256
     """Most replicas that a plan may use."""
-    router: Literal["least_outstanding", "round_robin"] = "least_outstanding"
-    """Who gets the next request."""
+    router: RouterName = "least_outstanding"
+    """Who gets the next request. least_outstanding, least_tokens and least_kv: the replica with the fewest requests,
+    prompt tokens, or KV blocks in use; power_of_two: of two drawn by chance, the one with fewer requests;
+    session_affinity: the one that had the session before; prefix_affinity: the one that was sent the longest part of
+    the prompt before, unless it has much more to do than others."""
 
 
 class Retries(Section):

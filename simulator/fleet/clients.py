@@ -36,8 +36,16 @@ class Client:
 
     def start(self, jobs: Iterator[Job]) -> None:
         """Send `jobs`, which come in the order of arrival and are drawn one ahead."""
-        self._sources += 1
+        self.open_source()
         self._await_next(jobs)
+
+    def open_source(self) -> None:
+        """Somebody is there who may offer requests."""
+        self._sources += 1
+
+    def close_source(self) -> None:
+        """Somebody has no more requests."""
+        self._sources -= 1
 
     @property
     def is_done(self) -> bool:
@@ -87,7 +95,7 @@ class Client:
     def _await_next(self, jobs: Iterator[Job]) -> None:
         job = next(jobs, None)
         if job is None:
-            self._sources -= 1
+            self.close_source()
         else:
             self._clock.call_at(job.arrival_s, ARRIVAL, lambda _: self._arrive(job, jobs))
 

@@ -13,6 +13,7 @@ from roofline.step_time import StepTimeModel
 from simulator.fleet import faults
 from simulator.fleet.clients import Client
 from simulator.fleet.clock import VirtualClock
+from simulator.fleet.conversations import Conversations, Talk
 from simulator.fleet.demand import jobs_of
 from simulator.fleet.faults import Fault
 from simulator.fleet.gateway import Gateway
@@ -52,6 +53,7 @@ class RunOptions:
     fast_forward: bool = True
     record_token_times: bool = False
     progress: Callable[[int], None] | None = None
+    on_arrival: Callable[[Job], None] | None = None  # of conversations, whose requests come when they come
 
 
 PROGRESS_EVERY = 200
@@ -60,11 +62,11 @@ PROGRESS_EVERY = 200
 def simulate(
     fleet: FleetSpec,
     step_time: StepTimeModel,
-    workload: Workload,
+    load: Workload | Conversations,
     observer: Observer,
     options: RunOptions | None = None,
 ) -> list[Replica]:
-    """Serve `workload` by `fleet` under virtual time; `observer` sees all of it. Returns the replicas as they end.
+    """Serve `load` by `fleet` under virtual time; `observer` sees all of it. Returns the replicas as they end.
 
     Each finished request has exactly its `output_tokens`; the scheduler knows its `max_tokens` only. Requests still
     under way at `until_s` are not reported.
@@ -81,10 +83,15 @@ def simulate(
         return replica
 
     pool = Pool(clock, build, fleet.num_replicas)
-    gateway = Gateway(pool, ROUTERS[fleet.router](), client.refuse)
+    gateway = Gateway(pool, ROUTERS[fleet.router](chance(fleet, "router")), client.refuse)
     client.submit, client.cancel = gateway.submit, gateway.cancel
     client.on_end = _teller(observer, options.progress)
-    client.start(jobs_of(workload, fleet.engine))
+    if isinstance(load, Workload):
+        client.start(jobs_of(load, fleet.engine))
+    else:
+        talk = Talk(load, fleet.engine, client, clock, options.on_arrival)
+        client.on_end = _both(client.on_end, talk.note_end)
+        talk.start()
     for number, fault in enumerate(fleet.faults):
         faults.start(fault, faults.Scene(clock, pool, chance(fleet, f"fault {number}"), lambda: client.is_done))
     clock.run(until=options.until_s)
@@ -94,6 +101,14 @@ def simulate(
 def chance(fleet: FleetSpec, purpose: str) -> np.random.Generator:
     """The random stream of one purpose; a new purpose leaves the draws of the others as they are."""
     return np.random.default_rng([fleet.seed, *purpose.encode()])
+
+
+def _both(first: Callable[[Job], None], second: Callable[[Job], None]) -> Callable[[Job], None]:
+    def call(job: Job) -> None:
+        first(job)
+        second(job)
+
+    return call
 
 
 def _teller(observer: Observer, progress: Callable[[int], None] | None) -> Callable[[Job], None]:

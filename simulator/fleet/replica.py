@@ -39,6 +39,7 @@ class Replica:
         self.number = number
         self.scheduler = Scheduler(config)
         self.num_outstanding = 0  # submitted and not finished
+        self.outstanding_tokens = 0  # of their prompts
         self.busy_s = 0.0
         self.on_done: Callable[[Job], None] = lambda job: None
         self.on_lost: Callable[[Job], None] = lambda job: None
@@ -69,6 +70,7 @@ class Replica:
         job.replica, job.reach_s = self.number, self._clock.now
         self._jobs[job.request] = job
         self.num_outstanding += 1
+        self.outstanding_tokens += job.request.num_prompt_tokens
         self.scheduler.add(job.request)
         if self._alarm is None:
             self._wake_at(self._clock.now, self._on_idle_end)
@@ -77,6 +79,14 @@ class Replica:
             self._late.append(seen_at)
             if self._matters():
                 self._cut_run(seen_at + 1)
+
+    @property
+    def kv_use(self) -> float:
+        """The share of the KV blocks that requests own, as of the step under way."""
+        blocks, used = self.scheduler.config.usable_blocks, self.scheduler.blocks.num_used
+        if len(self._ends_s) > 1 and self._clock.phase != self._priority:  # the scheduler stands at the run's begin
+            used += self.scheduler.cohort.num_growing(self._next_boundary())
+        return used / blocks
 
     def cancel(self, job: Job) -> None:
         """The client has left: from the next boundary on the job's place and blocks are free; then `on_done(job)`."""
@@ -109,7 +119,7 @@ class Replica:
     def _be_new(self) -> None:
         """Nothing to do, nothing cached."""
         self.scheduler = Scheduler(self.scheduler.config)
-        self.num_outstanding = 0
+        self.num_outstanding = self.outstanding_tokens = 0
         self._alarm = self._current = self._next = None
         self._jobs, self._ends, self._lost = {}, [], {}
         self._starved, self._cancelled, self._late = [], [], []
@@ -361,6 +371,7 @@ class Replica:
     def _forget(self, job: Job) -> None:
         del self._jobs[job.request]
         self.num_outstanding -= 1
+        self.outstanding_tokens -= job.request.num_prompt_tokens
         self.on_done(job)
         if self.emptied is not None:
             self._tell_if_empty()

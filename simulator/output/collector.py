@@ -51,6 +51,10 @@ class Collector:
     def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Single gaps are not asked for."""
 
+    def on_arrival(self, job: Job) -> None:
+        """Note when a request came that nobody could know of before; until then its arrival is at infinity."""
+        self.arrival_s[job.index] = job.arrival_s
+
     def on_finish(self, job: Job) -> None:
         """Note the latencies of one request; at a checkpoint, or once nothing arrives any more, see whether to end."""
         index, self.now_s = job.index, job.finish_s

@@ -23,6 +23,7 @@ class Setting:
     deployment: Deployment
     replicas: int
     rate_per_s: float  # offered to the fleet
+    closed: bool = False  # by users who wait for their answers: then the rate is only what was expected
 
 
 def measure(collected: Collector, setting: Setting, verdict: Verdict, reason: str, cut: int) -> RunResult:
@@ -42,7 +43,7 @@ def measure(collected: Collector, setting: Setting, verdict: Verdict, reason: st
         reason=reason,
         replicas=setting.replicas,
         gpus=setting.replicas * deployment.gpus_per_replica,
-        offered_rate_per_s=setting.rate_per_s,
+        offered_rate_per_s=collected.num_arrived / collected.now_s if setting.closed else setting.rate_per_s,
         num_requests=complete - cut,
         warmup_requests=cut,
         duration_s=duration_s,

@@ -114,6 +114,13 @@ def test_any_text_is_a_scenario_or_an_input_error(text):
         ({"client.retries.attempts": 0}, "client.retries.attempts is 0; it must be greater than or equal to 1."),
         ({"client.retries.tries": 2}, "client.retries.tries is no setting; choose from attempts, backoff_s"),
         ({"client.timeout_s": 0}, "client.timeout_s is 0; it must be greater than 0."),
+        ({"workload.users": {"count": 5}}, "workload: request_rate and users both set the load: remove one."),
+        ({"workload.users": {"count": 0}}, "workload.users.count is 0; it must be greater than or equal to 1."),
+        ({"workload.sessions": {"turns": "x"}}, "workload.sessions.turns: length 'x' is not understood"),
+        (
+            {"workload.sessions": {"turns": 2, "context": "x"}},
+            "workload.sessions.context is 'x'; it must",
+        ),
     ],
 )
 def test_faults_name_place_value_and_remedy(changes, told):
