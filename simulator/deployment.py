@@ -59,8 +59,9 @@ class Deployment:
             faults = [fault for fault in faults if getattr(fault, "replica", 0) < replicas]
         try:
             return FleetSpec(
-                self.engine, replicas, scenario.fleet.router, client.link, client.patience, tuple(faults), scenario.seed
-            )
+                self.engine, replicas, scenario.fleet.router, client.link, client.patience, tuple(faults),
+                scenario.fleet.admission.build(), scenario.fleet.autoscaling, scenario.seed,
+            )  # fmt: skip
         except InputError as error:
             raise InputError(f"faults: {error}") from error
 

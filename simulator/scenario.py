@@ -104,6 +104,21 @@ class TraceSource(Section):
     """Arrivals come this many times as fast as recorded. A run that needs more requests repeats the recording."""
 
 
+class Tenant(Section):
+    """Some of the requests: a customer, or a class of service."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What budgets and results call it."""
+    share: Positive = 1.0
+    """Weight of its requests (with sessions: of its sessions) among those of all tenants."""
+    priority: int = 0
+    """Lower is served first, under engine.policy priority, and shed last."""
+    prompt_tokens: Length | None = None
+    """Length of its prompts; None: the workload's."""
+    output_tokens: Length | None = None
+    """Length of its answers; None: the workload's."""
+
+
 class Users(Section):
     """A closed loop: each user sends a request (or holds a session), thinks, and sends the next."""
 
@@ -141,6 +156,8 @@ class Workload(Section):
     """Recorded requests, in place of the lengths."""
     users: Users | None = None
     """A crowd of users who each wait for an answer before they ask again, in place of a rate."""
+    tenants: tuple[Tenant, ...] = ()
+    """Kinds of requests, each with its share; without any all are alike."""
     sessions: Sessions | None = None
     """Requests come in conversations; prompt_tokens is then what is new in each turn."""
 
@@ -154,6 +171,10 @@ class Workload(Section):
             raise ValueError("a trace brings its own lengths: remove prompt_tokens and output_tokens, or the trace")
         elif self.request_rate is not None and self.trace.rate_scale != 1.0:
             raise ValueError("request_rate and trace.rate_scale both set the rate: remove one")
+        if any(tenant.prompt_tokens or tenant.output_tokens for tenant in self.tenants) and (
+            self.trace is not None or self.sessions is not None or self.users is not None
+        ):
+            raise ValueError("lengths by tenant go with neither a trace nor users or sessions: remove one of them")
         if self.users is not None and self.request_rate is not None:
             raise ValueError("request_rate and users both set the load: remove one")
         if self.sessions is not None and self.users is None and self.request_rate is None:

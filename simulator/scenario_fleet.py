@@ -1,18 +1,20 @@
-"""The sections of a scenario about the fleet around the engines: replicas, clients, faults.
+"""The sections of a scenario about the fleet around the engines: replicas, admission, clients, faults.
 
 Delays on the way to an engine are in milliseconds, as people write them; time limits and what happens to machines, in
 seconds.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, model_validator
 
 from engine.core.trace_meta import ClientLink
 from simulator.fleet import faults as fleet_faults
+from simulator.fleet.admission import AdmissionRules, Level, TokenBudget
+from simulator.fleet.autoscaler import Autoscaling
 from simulator.fleet.patience import Patience
 from simulator.fleet.patience import Retries as FleetRetries
-from simulator.scenario_base import Count, NotNegative, Positive, Section
+from simulator.scenario_base import Count, NotNegative, Positive, Section, checked
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RouterName = Literal[
@@ -20,6 +22,81 @@ RouterName = Literal[
     "prefix_affinity",
 ]  # fmt: skip
 Replica = Annotated[int, Field(ge=0)]
+
+
+class LoadLevel(Section):
+    """What is promised less of while the load is high."""
+
+    above: NotNegative
+    """Holds while more requests than this are outstanding on each replica."""
+    max_tokens: Count | None = None
+    """Longest answer then, in tokens; None: as asked."""
+    reject_from: int | None = None
+    """Requests of this priority, or of a larger number, are rejected then; None: none are."""
+
+
+class Budget(Section):
+    """Tokens that a tenant may use. A request takes its prompt and its longest answer at once, and returns the rest."""
+
+    tenant: str = "*"
+    """Name of the tenant; *: each of those without a budget of its own, and requests without a tenant together."""
+    input_per_s: Positive | None = None
+    """Prompt tokens a second on average; None: no bound."""
+    output_per_s: Positive | None = None
+    """Tokens of answers a second on average; None: no bound."""
+    burst_s: Positive = 60.0
+    """So many seconds' worth may be used at once."""
+
+
+class Admission(Section):
+    """Who is let in; the others are rejected at once."""
+
+    max_outstanding: Positive | None = None
+    """Most requests waiting or running on each replica; None: no bound."""
+    levels: tuple[LoadLevel, ...] = ()
+    """What is promised less of, the higher the load."""
+    budgets: tuple[Budget, ...] = ()
+    """Budgets of tokens, by tenant."""
+
+    def build(self) -> AdmissionRules | None:
+        """The rules that the fleet follows; None where everybody is let in."""
+        levels = tuple(Level(level.above, level.max_tokens, level.reject_from) for level in self.levels)
+        budgets = {b.tenant: TokenBudget(b.input_per_s, b.output_per_s, b.burst_s) for b in self.budgets}
+        rules = AdmissionRules(self.max_outstanding, levels, budgets)
+        return None if rules == AdmissionRules() else rules
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [budget.tenant for budget in self.budgets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"budgets name a tenant twice ({', '.join(names)}): join them")
+        return self
+
+
+class Autoscaler(Section):
+    """Replicas come and go with the load; `fleet.replicas` is how many there are at the start."""
+
+    gauge: Literal["outstanding", "waiting", "kv_use"] = "outstanding"
+    """What is looked at: requests waiting or running, requests waiting, or the share of KV blocks in use."""
+    target: Positive
+    """What each replica should have of it."""
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    """Fewest replicas; 0: none while nothing is asked, and the next request waits for one to come."""
+    max_replicas: Count
+    """Most replicas."""
+    interval_s: Positive = 15.0
+    """Seconds between two looks."""
+    up_delay_s: NotNegative = 0.0
+    """More are begun once they have been wanted for so many seconds."""
+    down_delay_s: NotNegative = 300.0
+    """Fewer are kept once no more have been wanted for so many seconds."""
+    start_s: NotNegative = 60.0
+    """Seconds from the begin of a replica until its model is loaded."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        checked(lambda: Autoscaling(**self.model_dump()))
+        return self
 
 
 class Fleet(Section):
@@ -34,6 +111,14 @@ class Fleet(Section):
     prompt tokens, or KV blocks in use; power_of_two: of two drawn by chance, the one with fewer requests;
     session_affinity: the one that had the session before; prefix_affinity: the one that was sent the longest part of
     the prompt before, unless it has much more to do than others."""
+    autoscaler: Autoscaler | None = None
+    """None: the number of replicas stays."""
+    admission: Admission = Admission()
+
+    @property
+    def autoscaling(self) -> Autoscaling | None:
+        """What the fleet's autoscaler is told; None where there is none."""
+        return None if self.autoscaler is None else Autoscaling(**self.autoscaler.model_dump())
 
 
 class Retries(Section):

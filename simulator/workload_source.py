@@ -50,11 +50,37 @@ def load_of(
     """`count` requests, in conversations where the scenario has users or sessions; `longest` tokens end one."""
     if workload.users is None and workload.sessions is None:
         return requests(workload, recorded, count, seed)
-    return conversations(workload, recorded, Draw(count, seed, longest))
+    load = conversations(workload, recorded, Draw(count, seed, longest))
+    return replace(load, workload=with_tenants(load.workload, workload.tenants, seed))
 
 
 def requests(workload: settings.Workload, recorded: Workload | None, count: int, seed: int) -> Workload:
     """The first `count` requests; a higher rate squeezes the same draws together."""
+    return with_tenants(_requests(workload, recorded, count, seed), workload.tenants, seed)
+
+
+def with_tenants(load: Workload, tenants: tuple[settings.Tenant, ...], seed: int) -> Workload:
+    """The same requests, each of a tenant by its share (a session is all of one), with its priority and lengths."""
+    if not tenants:
+        return load
+    table, rng = load.requests.copy(), np.random.default_rng([seed, len(tenants)])
+    weights = np.array([tenant.share for tenant in tenants])
+    draws = rng.choice(len(tenants), size=len(table), p=weights / weights.sum())
+    if load.description.get("kind") == "conversations":
+        draws = draws[pd.factorize(table["session_id"])[0]]
+    table["tenant"] = np.array([tenant.name for tenant in tenants], dtype=object)[draws]
+    table["priority"] = np.array([tenant.priority for tenant in tenants])[draws]
+    for number, (tenant, own) in enumerate(zip(tenants, rng.spawn(len(tenants)), strict=True)):
+        rows = draws == number
+        if tenant.prompt_tokens is not None:
+            table.loc[rows, "prompt_tokens"] = tenant.prompt_tokens.build().draw(own, int(rows.sum()))
+        if tenant.output_tokens is not None:
+            lengths = tenant.output_tokens.build().draw(own, int(rows.sum()))
+            table.loc[rows, ["output_tokens", "max_tokens"]] = np.column_stack([lengths, lengths])
+    return replace(load, requests=table)
+
+
+def _requests(workload: settings.Workload, recorded: Workload | None, count: int, seed: int) -> Workload:
     if recorded is None:
         assert workload.request_rate and workload.prompt_tokens and workload.output_tokens
         process = ArrivalProcess(workload.request_rate, workload.burstiness)

@@ -29,6 +29,7 @@ class Client:
         self._in_flight = 0
         self._held: deque[Job] = deque()
         self._releasing = False
+        self.last_end_s = 0.0
         self._sources = 0  # of requests, that have not run dry
         self.submit: Callable[[Job], None] = lambda job: None  # what serves
         self.cancel: Callable[[Job], None] = lambda job: None  # what stops serving
@@ -152,6 +153,7 @@ class Client:
             self._repeat(job)
             return
         self._in_flight -= 1
+        self.last_end_s = self._clock.now
         self.on_end(job)
         if self._held and not self._releasing:
             self._release()

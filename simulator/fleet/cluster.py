@@ -11,6 +11,8 @@ from engine.core.workload import Workload
 from roofline.errors import InputError
 from roofline.step_time import StepTimeModel
 from simulator.fleet import faults
+from simulator.fleet.admission import Admission, AdmissionRules
+from simulator.fleet.autoscaler import Autoscaling, Scaled, autoscale
 from simulator.fleet.clients import Client
 from simulator.fleet.clock import VirtualClock
 from simulator.fleet.conversations import Conversations, Talk
@@ -35,6 +37,8 @@ class FleetSpec:
     client: ClientLink = field(default_factory=ClientLink)
     patience: Patience | None = None  # None: clients wait for as long as it takes
     faults: tuple[Fault, ...] = ()
+    admission: AdmissionRules | None = None  # None: everybody is let in
+    autoscaling: Autoscaling | None = None  # None: as many replicas as there are
     seed: int = 0  # of whatever chance decides while the fleet runs
 
     def __post_init__(self) -> None:
@@ -73,18 +77,20 @@ def simulate(
     """
     options = options or RunOptions()
     clock = VirtualClock()
+    admission = None if fleet.admission is None else Admission(fleet.admission)
     client = Client(clock, fleet.client, fleet.patience, chance(fleet, "patience"))
 
     def build(number: int) -> Replica:
         replica = Replica(clock, number, fleet.engine, step_time, observer)
-        replica.on_done, replica.on_lost = client.take, client.lose
+        replica.on_done = client.take if admission is None else gateway.done
+        replica.on_lost = gateway.lost
         replica.fast_forward = options.fast_forward
         replica.token_times = [] if options.record_token_times else None
         return replica
 
-    pool = Pool(clock, build, fleet.num_replicas)
-    gateway = Gateway(pool, ROUTERS[fleet.router](chance(fleet, "router")), client.refuse)
-    client.submit, client.cancel = gateway.submit, gateway.cancel
+    pool = Pool(clock, build)
+    gateway = Gateway(clock, pool, ROUTERS[fleet.router](chance(fleet, "router")), client, admission)
+    pool.fill(fleet.num_replicas)
     client.on_end = _teller(observer, options.progress)
     if isinstance(load, Workload):
         client.start(jobs_of(load, fleet.engine))
@@ -94,7 +100,12 @@ def simulate(
         talk.start()
     for number, fault in enumerate(fleet.faults):
         faults.start(fault, faults.Scene(clock, pool, chance(fleet, f"fault {number}"), lambda: client.is_done))
+    if fleet.autoscaling is not None:
+        pool.is_elastic = True
+        scaled = Scaled(clock, pool, lambda: gateway.num_held, lambda: client.is_done)
+        clock.process(autoscale(fleet.autoscaling, scaled))
     clock.run(until=options.until_s)
+    pool.settle(min(clock.now, client.last_end_s) if client.is_done else clock.now)
     return list(pool.replicas.values())
 
 

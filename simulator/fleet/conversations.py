@@ -6,7 +6,7 @@ prompt holds everything said so far: with prefix caching only what is new is com
 
 from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import numpy as np
 from simpy.events import Event
@@ -61,7 +61,8 @@ class Talk:
         self._sent = 0
         table = load.workload.requests
         names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "session_id", "priority")
-        self._rows = list(zip(*(table[name].tolist() for name in names), strict=True))
+        tenants = table["tenant"] if "tenant" in table else repeat(None, len(table))
+        self._rows = list(zip(*(table[name].tolist() for name in names), tenants, strict=True))
 
     def start(self) -> None:
         """Let the users begin."""
@@ -110,11 +111,11 @@ class Talk:
         self._client.close_source()
 
     def _job(self, number: int, row: int) -> Job:
-        _, prompt, output, limit, session, priority = self._rows[row]
+        _, prompt, output, limit, session, priority, tenant = self._rows[row]
         index, self._sent, now_s = self._sent, self._sent + 1, self._clock.now
         keys = self._keys(number, prompt + output if self._load.grows else prompt)
         request = Request(str(index), prompt, limit, now_s, priority, keys, self._unshared)
-        return Job(index, request, min(output, limit, self._longest - prompt), now_s, session)
+        return Job(index, request, min(output, limit, self._longest - prompt), now_s, session, tenant)
 
     def _keys(self, number: int, tokens: int) -> list[Hashable]:
         """Names of the full blocks of a session's first `tokens` tokens; the next turn begins with the same."""

@@ -105,11 +105,11 @@ def start(fault: Fault, scene: Scene) -> None:
             clock.process(_spot_interruption(clock, pool, fault))
 
 
-def drained(clock: VirtualClock, replica: Replica, limit_s: float) -> Process:
-    """Wait until the replica has no jobs left, or the time is up."""
+def drained(clock: VirtualClock, replica: Replica, limit_s: float | None) -> Process:
+    """Wait until the replica has no jobs left, or the time is up (None: for as long as it takes)."""
     if replica.num_outstanding:
         replica.emptied = replica.emptied or clock.event()
-        yield replica.emptied | clock.at(clock.now + limit_s)
+        yield replica.emptied if limit_s is None else replica.emptied | clock.at(clock.now + limit_s)
 
 
 def _crash(clock: VirtualClock, pool: Pool, fault: Crash) -> Process:

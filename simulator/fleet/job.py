@@ -29,6 +29,7 @@ class Job:
     output_tokens: int
     arrival_s: float
     session_id: str | None = None
+    tenant: str | None = None
     send_s: float = NEVER
     reach_s: float = NEVER  # when it reached the engine
     first_scheduled_s: float = NEVER
@@ -50,6 +51,6 @@ class Job:
             old.request_id, old.num_prompt_tokens, old.max_tokens, now_s, old.priority, list(own), old.unshared_rest
         )
         return Job(
-            self.index, request, self.output_tokens, self.arrival_s, self.session_id, self.send_s,
-            attempt=self.attempt + 1,
+            self.index, request, self.output_tokens, self.arrival_s, self.session_id, self.tenant,
+            self.send_s, attempt=self.attempt + 1,
         )  # fmt: skip

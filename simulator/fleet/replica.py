@@ -41,6 +41,7 @@ class Replica:
         self.num_outstanding = 0  # submitted and not finished
         self.outstanding_tokens = 0  # of their prompts
         self.busy_s = 0.0
+        self.up_s = 0.0  # paid for
         self.on_done: Callable[[Job], None] = lambda job: None
         self.on_lost: Callable[[Job], None] = lambda job: None
         self.emptied: Event | None = None  # happens once no job is left

@@ -96,7 +96,7 @@ def test_any_text_is_a_scenario_or_an_input_error(text):
         ({"workload.burstiness": float("nan")}, "workload.burstiness is nan; it must be"),
         ({"engine.max_seqs": 3}, "engine.max_seqs is no setting; write max_num_seqs."),
         ({"slos": {}}, "slos is no setting; write slo."),
-        ({"fleet.zzz": 1}, "fleet.zzz is no setting; choose from replicas, max_replicas, router."),
+        ({"fleet.zzz": 1}, "fleet.zzz is no setting; choose from replicas, max_replicas, router, autoscaler"),
         ({"slo": 5}, "slo is 5; it must be a section: slo, and indented below it ttft_ms"),
         ({"slo.percentile": 100}, "slo.percentile is 100; it must be less than or equal to 99.9."),
         ({"weight_dtype": "bf17"}, "weight_dtype: number format 'bf17' is not known"),

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from engine.core.config import EngineConfig
 from engine.core.trace_meta import ClientLink
 from engine.core.workload import Workload
+from simulator.fleet.admission import AdmissionRules, Level, TokenBudget
+from simulator.fleet.autoscaler import Autoscaling
 from simulator.fleet.cluster import FleetSpec, RunOptions, simulate
 from simulator.fleet.faults import Crash, Crashes, RollingUpgrade, Slowdown, SpotInterruption
 from simulator.fleet.patience import Patience, Retries
@@ -26,6 +28,27 @@ PATIENCE = st.builds(
     retries=st.builds(
         Retries, attempts=st.integers(1, 3), backoff_s=st.sampled_from([0.0, 0.05]), jitter=st.sampled_from([0.0, 1.0])
     ),
+)
+
+
+ADMISSION = st.builds(
+    AdmissionRules,
+    max_outstanding=st.none() | st.integers(1, 9),
+    levels=st.lists(
+        st.builds(Level, st.integers(0, 5), st.none() | st.integers(1, 20), st.none() | st.integers(0, 2)), max_size=2
+    ).map(tuple),
+    budgets=st.just({}) | st.just({"*": TokenBudget(900.0, 600.0, 0.5)}),
+)
+AUTOSCALING = st.builds(
+    Autoscaling,
+    max_replicas=st.integers(1, 4),
+    target=st.sampled_from([0.3, 2.0]),
+    gauge=st.sampled_from(["outstanding", "waiting", "kv_use"]),
+    min_replicas=st.integers(0, 1),
+    interval_s=st.just(0.07),
+    up_delay_s=st.sampled_from([0.0, 0.1]),
+    down_delay_s=st.sampled_from([0.0, 0.2]),
+    start_s=st.sampled_from([0.0, 0.15]),
 )
 
 
@@ -65,7 +88,10 @@ def runs(draw, trouble=False):
     fleet = FleetSpec(engine, replicas, draw(st.sampled_from(sorted(ROUTERS))), client, seed=draw(st.integers(0, 99)))
     if trouble:
         patience, faults = draw(st.none() | PATIENCE), tuple(draw(st.lists(faults_of(replicas), max_size=3)))
-        fleet = dataclasses.replace(fleet, patience=patience, faults=faults)
+        admission, autoscaling = draw(st.none() | ADMISSION), draw(st.none() | AUTOSCALING)
+        fleet = dataclasses.replace(
+            fleet, patience=patience, faults=faults, admission=admission, autoscaling=autoscaling
+        )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(1, 40))
     arrival_s = np.cumsum(rng.exponential(draw(st.sampled_from([0.001, 0.02, 0.2])), count))
