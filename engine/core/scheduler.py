@@ -303,7 +303,8 @@ class Scheduler:
                 break  # free blocks have only become fewer since the gate closed
             hit = self.blocks.find_hit(request.block_keys, request.num_tokens_settled - 1)
             cached = len(hit) * self.config.block_size
-            tokens = min(request.num_tokens_settled - cached, self._longest_chunk)
+            computed = max(cached, request.num_external_tokens if request.status is Status.WAITING else 0)
+            tokens = min(request.num_tokens_settled - computed, self._longest_chunk)
             if tokens > plan.budget and not self.config.enable_chunked_prefill:
                 break
             tokens = min(tokens, plan.budget)
@@ -311,17 +312,17 @@ class Scheduler:
                 self._blocked_head = circumstances
                 break
             self.waiting.remove(request)
-            self._start(request, hit, cached)
+            self._start(request, hit, computed)
             plan.admitted[request] = None
             plan.cached_tokens += cached
             plan.give(request, tokens)
             self._grow(plan, request, tokens)
 
-    def _start(self, request: Request, hit: list[int], cached: int) -> None:
+    def _start(self, request: Request, hit: list[int], computed: int) -> None:
         if request.status is Status.WAITING:
-            request.num_cached_tokens = cached
+            request.num_cached_tokens = len(hit) * self.config.block_size
         request.status = Status.RUNNING
-        request.num_computed_settled = cached
+        request.num_computed_settled = computed
         request.order = next(self._admissions)
         self.blocks.adopt(request, hit)
         self.running[request] = None

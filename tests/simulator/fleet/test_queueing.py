@@ -8,6 +8,7 @@ from batch means; seeds are fixed, intervals those of 1 in 1000.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_a_shared_processor_is_insensitive_to_the_lengths(answers):
     """M/G/1-PS: the mean stay is service / (1 - load), whatever the distribution of lengths."""
     load, mean_tokens, slice_s = 0.6, 100, 0.001
     rng = np.random.default_rng(11)
-    outputs = np.full(8000, mean_tokens) if answers == "constant" else rng.geometric(1 / mean_tokens, 8000)
+    outputs = np.full(5000, mean_tokens) if answers == "constant" else rng.geometric(1 / mean_tokens, 5000)
     service_s = mean_tokens * slice_s
     engine = EngineConfig(num_blocks=40_000, max_num_seqs=512, enable_prefix_caching=False)
     recorder = TraceRecorder(engine)
@@ -164,11 +165,11 @@ def test_work_is_conserved(seed, servers, ahead):
     recorder = TraceRecorder(engine)
     replicas = simulate(FleetSpec(engine, servers, "round_robin"), ConstantStep(STEP_S), load, recorder)
     trace = recorder.trace({})
-    wasted = 0  # with asynchronous scheduling a request's place is known to be free one step late
     for replica in replicas:
         mine = trace.requests[trace.requests["replica"] == replica.number].sort_values("arrival_s")
         steps = trace.steps[trace.steps["replica"] == replica.number]
         assert replica.busy_s == pytest.approx(steps["wall_s"].sum())
+        # with asynchronous scheduling a step may be decided for a request that has just ended
         wasted = len(steps) - load.requests["output_tokens"].to_numpy()[mine.index].sum()
         assert wasted == 0 if not ahead else 0 <= wasted <= len(mine)
         if not ahead:
@@ -177,7 +178,7 @@ def test_work_is_conserved(seed, servers, ahead):
             np.testing.assert_allclose(mine["first_scheduled_s"], begin_s, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_more_replicas_never_hurt(seed):
     """On the same requests, more servers of one kind in turn by least outstanding: the mean wait does not grow."""
@@ -188,7 +189,7 @@ def test_more_replicas_never_hurt(seed):
         first = FirstTokens()
         simulate(FleetSpec(SERVER, servers), ConstantStep(STEP_S), load, first)
         waits.append(np.mean(first.ttft_s))
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(waits))
 
 
 def test_an_idle_server_serves_at_once():
