@@ -17,6 +17,7 @@ from itertools import accumulate, count
 from simpy.events import Event
 
 from engine.core.batch import Batch
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.scheduler import Scheduler
@@ -30,6 +31,10 @@ MAX_JUMP = 4096  # steps in one jump: bounds the lists, not the result
 VECTOR_STEPS = 8  # from here on one call for all steps is faster than one a step
 
 
+def _scheduler(config: EngineConfig) -> Scheduler:
+    return Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
+
+
 class Replica:
     """Takes jobs by `submit`; calls `on_done(job)` when one has its last token, `on_lost(job)` when it dies first."""
 
@@ -37,7 +42,7 @@ class Replica:
         self, clock: VirtualClock, number: int, config: EngineConfig, step_time: StepTimeModel, observer: Observer
     ) -> None:
         self.number = number
-        self.scheduler = Scheduler(config)
+        self.scheduler = _scheduler(config)
         self.num_outstanding = 0  # submitted and not finished
         self.outstanding_tokens = 0  # of their prompts
         self.busy_s = 0.0
@@ -119,7 +124,7 @@ class Replica:
 
     def _be_new(self) -> None:
         """Nothing to do, nothing cached."""
-        self.scheduler = Scheduler(self.scheduler.config)
+        self.scheduler = _scheduler(self.scheduler.config)
         self.num_outstanding = self.outstanding_tokens = 0
         self._alarm = self._current = self._next = None
         self._jobs, self._ends, self._lost = {}, [], {}
