@@ -22,6 +22,7 @@ from roofline.model_source import load_model_shape
 from roofline.parallelism import Parallelism
 from roofline.step_time import StepTimeModel
 from simulator.fleet.cluster import FleetSpec
+from simulator.fleet.disaggregation import Split
 from simulator.fleet.scaled import ScaledStepTime
 from simulator.output.results import Badge
 from simulator.scenario import Scenario
@@ -62,10 +63,19 @@ class Deployment:
         try:
             return FleetSpec(
                 self.engine, replicas, scenario.fleet.router, client.link, client.patience, tuple(faults),
-                scenario.fleet.admission.build(), scenario.fleet.autoscaling, scenario.seed,
+                scenario.fleet.admission.build(), scenario.fleet.autoscaling, self._split(replicas), scenario.seed,
             )  # fmt: skip
         except InputError as error:
-            raise InputError(f"faults: {error}") from error
+            raise InputError(f"fleet: {error}") from error
+
+    def _split(self, replicas: int) -> Split | None:
+        """Who computes prompts only; in a search one replica alone computes everything."""
+        asked, searched = self.scenario.fleet.disaggregation, replicas != self.scenario.fleet.replicas
+        if asked is None or (searched and replicas == 1):
+            return None
+        prefill = min(max(1, round(asked.prefill_share * replicas)), max(1, replicas - 1))
+        kv_bytes_per_token = self.shape.kv_bytes_per_token(self.scenario.kv_dtype)
+        return Split(prefill, kv_bytes_per_token, asked.link_gb_per_s * 1e9, asked.link_latency_ms / 1000)
 
     def alone(self) -> FleetSpec:
         """One replica that never fails, with clients who wait."""

@@ -99,6 +99,17 @@ class Autoscaler(Section):
         return self
 
 
+class Disaggregation(Section):
+    """Some replicas compute prompts only, the others answers; the KV cache crosses a link that all transfers share."""
+
+    prefill_share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the replicas that compute prompts, rounded to whole ones; at least one of each kind."""
+    link_gb_per_s: Positive
+    """Bandwidth of the link, in 10^9 bytes per second, for all transfers together."""
+    link_latency_ms: NotNegative = 0.0
+    """What a transfer takes besides, in milliseconds."""
+
+
 class Fleet(Section):
     """How many replicas there are, and who decides which one serves a request."""
 
@@ -114,6 +125,8 @@ class Fleet(Section):
     autoscaler: Autoscaler | None = None
     """None: the number of replicas stays."""
     admission: Admission = Admission()
+    disaggregation: Disaggregation | None = None
+    """None: every replica computes prompts and answers."""
 
     @property
     def autoscaling(self) -> Autoscaling | None:

@@ -313,17 +313,18 @@ class Scheduler:
                 self._blocked_head = circumstances
                 break
             self.waiting.remove(request)
-            self._start(request, hit, computed)
+            self._start(request, hit, cached)
             plan.admitted[request] = None
             plan.cached_tokens += cached
             plan.give(request, tokens)
-            self._grow(plan, request, tokens)
+            self._grow(plan, request, computed - cached + tokens)
+            request.num_computed_settled = computed
 
-    def _start(self, request: Request, hit: list[int], computed: int) -> None:
+    def _start(self, request: Request, hit: list[int], cached: int) -> None:
         if request.status is Status.WAITING:
-            request.num_cached_tokens = len(hit) * self.config.block_size
+            request.num_cached_tokens = cached
         request.status = Status.RUNNING
-        request.num_computed_settled = computed
+        request.num_computed_settled = cached
         request.order = next(self._admissions)
         self.blocks.adopt(request, hit)
         self.running[request] = None

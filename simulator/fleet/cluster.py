@@ -17,8 +17,10 @@ from simulator.fleet.clients import Client
 from simulator.fleet.clock import VirtualClock
 from simulator.fleet.conversations import Conversations, Talk
 from simulator.fleet.demand import jobs_of
+from simulator.fleet.disaggregation import Split, SplitGateway
 from simulator.fleet.faults import Fault
 from simulator.fleet.gateway import Gateway
+from simulator.fleet.interconnect import Link
 from simulator.fleet.job import Job
 from simulator.fleet.patience import Patience
 from simulator.fleet.pool import Pool
@@ -39,6 +41,7 @@ class FleetSpec:
     faults: tuple[Fault, ...] = ()
     admission: AdmissionRules | None = None  # None: everybody is let in
     autoscaling: Autoscaling | None = None  # None: as many replicas as there are
+    split: Split | None = None  # None: every replica computes prompts and answers
     seed: int = 0  # of whatever chance decides while the fleet runs
 
     def __post_init__(self) -> None:
@@ -47,6 +50,22 @@ class FleetSpec:
         if self.router not in ROUTERS:
             raise InputError(f"router is {self.router!r}; choose one of {', '.join(ROUTERS)}.")
         faults.check(self.faults, self.num_replicas)
+        if self.split is not None:
+            self.split.check(self.num_replicas)
+            if self.autoscaling is not None:
+                raise InputError("an autoscaler does not know which of two kinds of replicas to add; remove one.")
+
+    @property
+    def pool_sizes(self) -> tuple[int, ...]:
+        """Replicas of each pool: all, or those for prompts and those for answers."""
+        if self.split is None:
+            return (self.num_replicas,)
+        return self.split.prefill_replicas, self.num_replicas - self.split.prefill_replicas
+
+    @property
+    def is_plain(self) -> bool:
+        """True where nothing between the client and a replica has to know of an end."""
+        return self.admission is None and self.split is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +96,20 @@ def simulate(
     """
     options = options or RunOptions()
     clock = VirtualClock()
-    admission = None if fleet.admission is None else Admission(fleet.admission)
     client = Client(clock, fleet.client, fleet.patience, chance(fleet, "patience"))
+    client.on_end = _teller(observer, options.progress)
 
     def build(number: int) -> Replica:
         replica = Replica(clock, number, fleet.engine, step_time, observer)
-        replica.on_done = client.take if admission is None else gateway.done
+        replica.on_done = client.take if fleet.is_plain else gateway.done
         replica.on_lost = gateway.lost
         replica.fast_forward = options.fast_forward
         replica.token_times = [] if options.record_token_times else None
         return replica
 
-    pool = Pool(clock, build)
-    gateway = Gateway(clock, pool, ROUTERS[fleet.router](chance(fleet, "router")), client, admission)
-    pool.fill(fleet.num_replicas)
-    client.on_end = _teller(observer, options.progress)
+    gateway, pools = _assemble(fleet, clock, client, build)
+    for pool, size in zip(pools, fleet.pool_sizes, strict=True):
+        pool.fill(size)
     if isinstance(load, Workload):
         client.start(jobs_of(load, fleet.engine))
     else:
@@ -99,14 +117,32 @@ def simulate(
         client.on_end = _both(client.on_end, talk.note_end)
         talk.start()
     for number, fault in enumerate(fleet.faults):
-        faults.start(fault, faults.Scene(clock, pool, chance(fleet, f"fault {number}"), lambda: client.is_done))
+        faults.start(fault, faults.Scene(clock, pools, chance(fleet, f"fault {number}"), lambda: client.is_done))
     if fleet.autoscaling is not None:
-        pool.is_elastic = True
-        scaled = Scaled(clock, pool, lambda: gateway.num_held, lambda: client.is_done)
+        pools[0].is_elastic = True
+        scaled = Scaled(clock, pools[0], lambda: gateway.num_held, lambda: client.is_done)
         clock.process(autoscale(fleet.autoscaling, scaled))
     clock.run(until=options.until_s)
-    pool.settle(min(clock.now, client.last_end_s) if client.is_done else clock.now)
-    return list(pool.replicas.values())
+    for pool in pools:
+        pool.settle(min(clock.now, client.last_end_s) if client.is_done else clock.now)
+    return [replica for pool in pools for replica in pool.replicas.values()]
+
+
+def _assemble(
+    fleet: FleetSpec, clock: VirtualClock, client: Client, build: Callable[[int], Replica]
+) -> tuple[Gateway, list[Pool]]:
+    """The gateway and the pools behind it, without a replica yet."""
+    admission = None if fleet.admission is None else Admission(fleet.admission)
+    pool, make_router = Pool(clock, build), ROUTERS[fleet.router]
+    route = make_router(chance(fleet, "router"))
+    if fleet.split is None:
+        gateway = Gateway(clock, pool, route, client, admission)
+        return gateway, [pool]
+    split, link = fleet.split, Link(clock, fleet.split.link_bytes_per_s, fleet.split.link_latency_s)
+    both = SplitGateway(clock, pool, route, client, admission)
+    answers = Pool(clock, build, split.prefill_replicas)
+    both.split(answers, make_router(chance(fleet, "router of answers")), link, split.kv_bytes_per_token)
+    return both, [pool, answers]
 
 
 def chance(fleet: FleetSpec, purpose: str) -> np.random.Generator:

@@ -83,26 +83,32 @@ class Scene:
     """What the faults of a run act on; `is_over()` once every request has ended."""
 
     clock: VirtualClock
-    pool: Pool
+    pools: list[Pool]
     rng: np.random.Generator
     is_over: Callable[[], bool]
+
+    def pool_of(self, number: int) -> Pool:
+        """The pool of a replica."""
+        return next(pool for pool in self.pools if number in pool.replicas)
 
 
 def start(fault: Fault, scene: Scene) -> None:
     """Let the fault happen in its time."""
-    clock, pool = scene.clock, scene.pool
+    clock = scene.clock
     match fault:
         case Crash():
-            clock.process(_crash(clock, pool, fault))
+            clock.process(_crash(clock, scene.pool_of(fault.replica), fault))
         case Crashes():
-            for replica, rng in zip(list(pool.replicas.values()), scene.rng.spawn(len(pool.replicas)), strict=True):
-                clock.process(_crashes(scene, fault, replica, rng))
+            everybody = [(pool, replica) for pool in scene.pools for replica in pool.replicas.values()]
+            for (pool, replica), rng in zip(everybody, scene.rng.spawn(len(everybody)), strict=True):
+                own = Scene(clock, [pool], rng, scene.is_over)
+                clock.process(_crashes(own, fault, replica))
         case Slowdown():
-            clock.process(_slowdown(clock, pool.replicas[fault.replica], fault))
+            clock.process(_slowdown(clock, scene.pool_of(fault.replica).replicas[fault.replica], fault))
         case RollingUpgrade():
-            clock.process(_rolling_upgrade(clock, pool, fault))
+            clock.process(_rolling_upgrade(clock, scene.pools, fault))
         case SpotInterruption():
-            clock.process(_spot_interruption(clock, pool, fault))
+            clock.process(_spot_interruption(clock, scene.pool_of(fault.replica), fault))
 
 
 def drained(clock: VirtualClock, replica: Replica, limit_s: float | None) -> Process:
@@ -117,10 +123,10 @@ def _crash(clock: VirtualClock, pool: Pool, fault: Crash) -> Process:
     yield from _die(clock, pool, pool.replicas[fault.replica], fault.restart_s)
 
 
-def _crashes(scene: Scene, fault: Crashes, replica: Replica, rng: np.random.Generator) -> Process:
+def _crashes(scene: Scene, fault: Crashes, replica: Replica) -> Process:
     while not scene.is_over():
-        yield scene.clock.at(scene.clock.now + rng.exponential(fault.mean_between_s))
-        yield from _die(scene.clock, scene.pool, replica, fault.restart_s)
+        yield scene.clock.at(scene.clock.now + scene.rng.exponential(fault.mean_between_s))
+        yield from _die(scene.clock, scene.pools[0], replica, fault.restart_s)
 
 
 def _die(clock: VirtualClock, pool: Pool, replica: Replica, restart_s: float | None) -> Process:
@@ -145,9 +151,9 @@ def _slowdown(clock: VirtualClock, replica: Replica, fault: Slowdown) -> Process
     replica.slow_down(1.0)
 
 
-def _rolling_upgrade(clock: VirtualClock, pool: Pool, fault: RollingUpgrade) -> Process:
+def _rolling_upgrade(clock: VirtualClock, pools: list[Pool], fault: RollingUpgrade) -> Process:
     yield clock.at(fault.at_s)
-    for replica in list(pool.open):
+    for pool, replica in [(each, replica) for each in pools for replica in each.open]:
         if replica not in pool.open:
             continue  # gone since
         pool.close(replica)

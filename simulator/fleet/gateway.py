@@ -5,6 +5,7 @@ from simulator.fleet.clients import Client
 from simulator.fleet.clock import VirtualClock
 from simulator.fleet.job import FAILED, REJECTED, Job
 from simulator.fleet.pool import Pool
+from simulator.fleet.replica import Replica
 from simulator.fleet.router import Router
 
 
@@ -33,9 +34,8 @@ class Gateway:
         """The client of a job has left."""
         if job.replica >= 0:
             self._pool.replicas[job.replica].cancel(job)
-        elif job in self._held:
-            del self._held[job]
-            self._settle(job)
+        else:
+            self._drop_held(job)
 
     def done(self, job: Job) -> None:
         """A replica has ended a job."""
@@ -62,10 +62,19 @@ class Gateway:
             self._settle(job)
             self._client.refuse(job, FAILED)
 
+    def _drop_held(self, job: Job) -> None:
+        if job in self._held:
+            del self._held[job]
+            self._settle(job)
+
     def _load(self) -> float:
         """Requests outstanding a replica that takes requests."""
-        outstanding = len(self._held) + sum(replica.num_outstanding for replica in self._pool.open)
-        return outstanding / max(1, len(self._pool.open))
+        replicas = self._replicas()
+        outstanding = len(self._held) + sum(replica.num_outstanding for replica in replicas)
+        return outstanding / max(1, len(replicas))
+
+    def _replicas(self) -> list[Replica]:
+        return self._pool.open
 
     def _settle(self, job: Job) -> None:
         if self._admission is not None:

@@ -38,6 +38,7 @@ class Job:
     finish_s: float = NEVER
     replica: int = -1
     attempt: int = 1  # how often it has been sent
+    origin: "Job | None" = None  # the whole request, of a job that is a part of one
     finish_reason: str | None = None
     token_times_s: list[float] = field(default_factory=list)
     joined_step: int = -1  # decode step of its replica after which it is a member

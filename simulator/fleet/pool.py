@@ -10,13 +10,13 @@ from simulator.fleet.replica import Replica
 class Pool:
     """Replicas by number. `open` ones take requests; a closed one goes on with what it has until it is stopped."""
 
-    def __init__(self, clock: VirtualClock, build: Callable[[int], Replica]) -> None:
+    def __init__(self, clock: VirtualClock, build: Callable[[int], Replica], first_number: int = 0) -> None:
         self.replicas: dict[int, Replica] = {}
         self.open: list[Replica] = []
         self.expected = 0  # on their way up
         self.is_elastic = False  # true where more come if they are needed
         self.on_change: Callable[[], None] = lambda: None  # a replica has opened, or none is left to wait for
-        self._clock, self._build = clock, build
+        self._clock, self._build, self._first_number = clock, build, first_number
         self._loading: set[int] = set()
         self._leaving: set[int] = set()
         self._up_since_s: dict[int, float] = {}
@@ -98,7 +98,7 @@ class Pool:
         return replica.number in self._up_since_s and replica.number not in self._loading
 
     def _new(self) -> Replica:
-        number = len(self.replicas)
+        number = self._first_number + len(self.replicas)
         self.replicas[number] = replica = self._build(number)
         self._up_since_s[number] = self._clock.now
         return replica

@@ -31,10 +31,6 @@ MAX_JUMP = 4096  # steps in one jump: bounds the lists, not the result
 VECTOR_STEPS = 8  # from here on one call for all steps is faster than one a step
 
 
-def _scheduler(config: EngineConfig) -> Scheduler:
-    return Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
-
-
 class Replica:
     """Takes jobs by `submit`; calls `on_done(job)` when one has its last token, `on_lost(job)` when it dies first."""
 
@@ -42,9 +38,6 @@ class Replica:
         self, clock: VirtualClock, number: int, config: EngineConfig, step_time: StepTimeModel, observer: Observer
     ) -> None:
         self.number = number
-        self.scheduler = _scheduler(config)
-        self.num_outstanding = 0  # submitted and not finished
-        self.outstanding_tokens = 0  # of their prompts
         self.busy_s = 0.0
         self.up_s = 0.0  # paid for
         self.on_done: Callable[[Job], None] = lambda job: None
@@ -54,22 +47,33 @@ class Replica:
         self.token_times: list[float] | None = None  # end of each decode step so far; set to [] to stamp every token
         self._clock = clock
         self._priority = BOUNDARY + number
+        self._config = config
         self._step_time = self._own_step_time = step_time
         self._observer = observer
+        self._tie = count()
+        self._in_flight = False  # a step is under way while the next is decided
+        self._start_s = 0.0
+        self._be_new()
+
+    def _be_new(self) -> None:
+        """Nothing to do, nothing cached."""
+        config = self._config
+        self.scheduler = Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
+        self.num_outstanding = 0  # submitted and not finished
+        self.outstanding_tokens = 0  # of their prompts
         self._jobs: dict[Request, Job] = {}
         self._ends: list[tuple[int, int, Job]] = []  # heap of (decode step of the last token, tie, job)
-        self._tie = count()
         self._alarm: Event | None = None
         self._current: Batch | None = None
         self._next: Batch | None = None
-        self._in_flight = False  # a step is under way while the next is decided
         self._late: list[int] = []  # arrivals during the run under way: the step after which each is seen
         self._starved: list[Job] = []  # left the cohort without ending
         self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
         self._cancelled: list[Job] = []  # to be dropped at the next boundary
-        self._start_s = 0.0
         self._walls_s: list[float] = []
         self._ends_s: list[float] = []
+        if self.token_times is not None:
+            self.token_times = []
 
     def submit(self, job: Job) -> None:
         """Take a job at the current time."""
@@ -121,17 +125,6 @@ class Replica:
         """Let passes from the next boundary on take `factor` times as long as the model says; 1: as it says."""
         self._step_time = self._own_step_time if factor == 1 else ScaledStepTime(self._own_step_time, factor)
         self._cut_run(self._next_boundary() + 1)
-
-    def _be_new(self) -> None:
-        """Nothing to do, nothing cached."""
-        self.scheduler = _scheduler(self.scheduler.config)
-        self.num_outstanding = self.outstanding_tokens = 0
-        self._alarm = self._current = self._next = None
-        self._jobs, self._ends, self._lost = {}, [], {}
-        self._starved, self._cancelled, self._late = [], [], []
-        self._walls_s, self._ends_s = [], []
-        if self.token_times is not None:
-            self.token_times = []
 
     # --- boundaries ---
 

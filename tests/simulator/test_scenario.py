@@ -192,5 +192,5 @@ def test_the_fleet_is_what_the_scenario_says():
     assert fleet.patience == Patience(timeout_s=30.0, retries=Retries(3, 0.5))
     assert (fleet.client.to_engine_s, fleet.seed) == (0.004, 5)
     assert resolve(small()).fleet(1).patience is None
-    with pytest.raises(InputError, match="faults: a fault names replica 1, and the fleet starts with 1"):
+    with pytest.raises(InputError, match="fleet: a fault names replica 1, and the fleet starts with 1"):
         resolve(small(faults=faults)).fleet(1)

@@ -11,6 +11,7 @@ from engine.core.workload import Workload
 from simulator.fleet.admission import AdmissionRules, Level, TokenBudget
 from simulator.fleet.autoscaler import Autoscaling
 from simulator.fleet.cluster import FleetSpec, RunOptions, simulate
+from simulator.fleet.disaggregation import Split
 from simulator.fleet.faults import Crash, Crashes, RollingUpgrade, Slowdown, SpotInterruption
 from simulator.fleet.patience import Patience, Retries
 from simulator.fleet.router import ROUTERS
@@ -39,6 +40,7 @@ ADMISSION = st.builds(
     ).map(tuple),
     budgets=st.just({}) | st.just({"*": TokenBudget(900.0, 600.0, 0.5)}),
 )
+SPLIT = st.builds(Split, st.just(1), st.just(1000.0), st.sampled_from([1e6, 1e5]), st.sampled_from([0.0, 0.01]))
 AUTOSCALING = st.builds(
     Autoscaling,
     max_replicas=st.integers(1, 4),
@@ -89,8 +91,9 @@ def runs(draw, trouble=False):
     if trouble:
         patience, faults = draw(st.none() | PATIENCE), tuple(draw(st.lists(faults_of(replicas), max_size=3)))
         admission, autoscaling = draw(st.none() | ADMISSION), draw(st.none() | AUTOSCALING)
+        split = draw(st.none() | SPLIT) if replicas > 1 and autoscaling is None else None
         fleet = dataclasses.replace(
-            fleet, patience=patience, faults=faults, admission=admission, autoscaling=autoscaling
+            fleet, patience=patience, faults=faults, admission=admission, autoscaling=autoscaling, split=split
         )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(1, 40))

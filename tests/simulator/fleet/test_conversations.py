@@ -19,6 +19,7 @@ from simulator.fleet.router import ROUTERS
 from simulator.output.recorder import TraceRecorder
 from simulator.planning.criteria import is_clear
 from simulator.planning.steady import steady_run
+from simulator.scenario_file import with_changes
 from tests.simulator.fakes import ConstantStep, LinearStep
 from tests.simulator.fleet.runs import PATIENCE, faults_of
 from tests.simulator.scenarios import small
@@ -153,13 +154,12 @@ def test_a_scenario_of_users_runs_to_its_steady_state():
 
 
 def test_a_scenario_of_sessions_reuses_what_was_said():
-    sessions, router = {"turns": 4, "pause_s": 0.1}, "session_affinity"
+    scenario = small(
+        workload__sessions={"turns": 4, "pause_s": 0.1}, workload__request_rate=20, run__max_requests=9000,
+        fleet__router="session_affinity",
+    )  # fmt: skip
     anew, cached = (
-        steady_run(
-            resolve(small(workload__sessions=sessions, fleet__router=router, engine__enable_prefix_caching=caching)),
-            2,
-            is_clear,
-        )
+        steady_run(resolve(with_changes(scenario, {"engine.enable_prefix_caching": caching})), 2, is_clear)
         for caching in (False, True)
     )
     assert anew.is_steady
