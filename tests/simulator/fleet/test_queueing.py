@@ -124,9 +124,9 @@ class SharedStep:
 @pytest.mark.parametrize("answers", ["constant", "geometric"])
 def test_a_shared_processor_is_insensitive_to_the_lengths(answers):
     """M/G/1-PS: the mean stay is service / (1 - load), whatever the distribution of lengths."""
-    load, mean_tokens, slice_s = 0.6, 100, 0.001
+    load, mean_tokens, slice_s = 0.5, 100, 0.001
     rng = np.random.default_rng(11)
-    outputs = np.full(5000, mean_tokens) if answers == "constant" else rng.geometric(1 / mean_tokens, 5000)
+    outputs = np.full(7000, mean_tokens) if answers == "constant" else rng.geometric(1 / mean_tokens, 7000)
     service_s = mean_tokens * slice_s
     engine = EngineConfig(num_blocks=40_000, max_num_seqs=512, enable_prefix_caching=False)
     recorder = TraceRecorder(engine)
