@@ -9,10 +9,18 @@ from calibration.profile import load as load_profile
 from engine.core.trace import check_writable, read_trace, write_trace
 from roofline import console
 from roofline.errors import InputError
+from simulator import grid as grids
 from simulator import run as runs
 from simulator import scenario_file
+from simulator import sweep as sweeps
+from simulator.grid import Question
 from simulator.output import exports, tables
+from simulator.parallel import Workers
 from simulator.planning import load_curve as curves
+from simulator.planning.capacity import SEEDS, Effort
+from simulator.planning.capacity import capacity as find_capacity
+from simulator.planning.compare import SEEDS as COMPARED
+from simulator.planning.compare import compare as compare_scenarios
 from simulator.planning.plan import plan as make_plan
 from simulator.replay import ReplayOptions
 from simulator.replay import replay as replay_trace
@@ -28,6 +36,7 @@ ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A s
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Rate = Annotated[float | None, typer.Option(help="Requests/s of the fleet, in place of the scenario's.")]
 Replicas = Annotated[int | None, typer.Option(help="Replicas, in place of the scenario's fleet.replicas.")]
+Jobs = Annotated[int, typer.Option(help="Processes to work with; 0: one a core.")]
 Seed = Annotated[int | None, typer.Option(help="In place of the scenario's.")]
 
 
@@ -70,13 +79,87 @@ def plan(scenario: ScenarioFile, *, rate: Rate = None, seed: Seed = None, as_jso
 
 
 @app.command()
-def capacity(scenario: ScenarioFile, *, replicas: Replicas = None, seed: Seed = None, as_json: AsJson = False) -> None:
-    """Find the highest rate that the fleet as it is serves within the targets."""
-    found = curves.capacity(_read(scenario, {"fleet.replicas": replicas, "seed": seed}), _say)
+def capacity(
+    scenario: ScenarioFile,
+    *,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    seeds: Annotated[
+        int, typer.Option(help="Independent draws of arrivals and lengths; their spread is the interval.")
+    ] = SEEDS,
+    jobs: Jobs = 1,
+    doubt: Annotated[
+        bool, typer.Option(help="Search again with slower and faster step times, by how far they may be off.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Find the highest rate that the fleet as it is serves within the targets, with its interval."""
+    asked = _read(scenario, {"fleet.replicas": replicas, "seed": seed})
+    found = find_capacity(asked, _say, Effort(seeds, Workers(jobs), doubt))
     if as_json:
         console.print_json(exports.capacity_json(found))
     else:
         tables.print_capacity(found)
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioFile,
+    *,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FIELD=VALUES",
+            help="A field and its values: engine.max_num_seqs=64,128 or "
+            "workload.request_rate=10..50:5 (five, evenly spaced). Several give every combination.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the answers; those already there are not asked for again.")],
+    ask: Annotated[Question, typer.Option(help="What to ask each scenario.")] = "run",
+    jobs: Jobs = 0,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Work on a Ray cluster: RAY_ADDRESS's, or one on this machine.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the same of a grid of scenarios; write sweep.parquet. A sweep that was stopped goes on where it was."""
+    points = grids.grid(scenario_file.load(scenario), [grids.parse_axis(text) for text in vary], ask)
+    workers = Workers(jobs, "ray" if ray else "processes")
+    with console.progress("points") as bar:
+        task = bar.add_task(f"Sweeping ({ask})", total=len(points))
+        try:
+            table = sweeps.sweep(points, ask, out, workers, lambda count: bar.advance(task, count))
+        except KeyboardInterrupt:
+            _say(f"{sweeps.num_stored(points, out)} of {len(points)} points are stored; the same command goes on.")
+            raise
+    if as_json:
+        console.print_json(exports.sweep_json(table, [str(field) for field in points[0].values], out))
+    else:
+        tables.print_sweep(table, list(points[0].values), ask)
+        console.out.print(f"Wrote {out / sweeps.RESULT_FILE}.", highlight=False)
+
+
+@app.command()
+def compare(
+    scenarios: Annotated[
+        list[Path], typer.Argument(metavar="FIRST.yaml OTHER.yaml...", help="Two scenario files or more.")
+    ],
+    *,
+    seeds: Annotated[
+        int, typer.Option(help="Independent draws of arrivals and lengths, the same for each scenario.")
+    ] = COMPARED,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate scenarios under the same seeds; show their figures and how sure the differences from the first are."""
+    asked = [scenario_file.load(path) for path in scenarios]
+    with console.progress("runs") as bar:
+        task = bar.add_task("Comparing", total=len(asked) * seeds)
+        found = compare_scenarios(asked, seeds, Workers(jobs), lambda count: bar.advance(task, count))
+    if as_json:
+        console.print_json(exports.compare_json(found))
+    else:
+        tables.print_comparison(found)
 
 
 @app.command()
@@ -137,4 +220,4 @@ def _say(sentence: str) -> None:
 
 def main() -> None:
     """Console entry point."""
-    console.run(app, after_interrupt="Stopped; nothing was written.")
+    console.run(app, after_interrupt="Stopped; nothing is half-written.")
