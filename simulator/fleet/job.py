@@ -23,6 +23,8 @@ class Job:
     send_s: float = NEVER
     reach_s: float = NEVER  # when it reached the engine
     first_scheduled_s: float = NEVER
+    resumed_s: float = NEVER  # when it was scheduled again, where a preemption came before its first token
+    interrupted_s: float = 0.0  # gaps between its tokens while it was out of the batch, by a preemption most of all
     first_token_s: float = NEVER
     last_token_s: float = NEVER  # while it decodes in the cohort, the token before it joined
     finish_s: float = NEVER

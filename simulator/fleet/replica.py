@@ -113,6 +113,8 @@ class Replica:
             job = self._jobs.get(request)  # gone if it ended before the step decided ahead began
             if job is not None and job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
                 job.first_scheduled_s = now_s
+            elif job is not None and job.first_token_s != job.first_token_s:
+                job.resumed_s = now_s
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
         self._walls_s = self._seconds_of(batch, extra + 1)
@@ -247,6 +249,7 @@ class Replica:
                     job.first_token_s = end_s
                 else:
                     self._observer.on_gaps((end_s - job.last_token_s,), 1)
+                    job.interrupted_s += end_s - job.last_token_s
                 job.last_token_s = end_s
                 if self.token_times is not None:
                     job.token_times_s.append(end_s)
