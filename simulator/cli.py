@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from calibration.profile import load as load_profile
+from engine.core.metrics import parse_slo
 from engine.core.trace import check_writable, read_trace, write_trace
 from roofline import console
 from roofline.errors import InputError
@@ -15,6 +16,8 @@ from simulator import scenario_file
 from simulator import sweep as sweeps
 from simulator.grid import Question
 from simulator.output import exports, tables
+from simulator.output.formats.files import FORMATS, check_name
+from simulator.output.formats.files import export as write_as
 from simulator.parallel import Workers
 from simulator.planning import load_curve as curves
 from simulator.planning.capacity import SEEDS, Effort
@@ -200,6 +203,25 @@ def replay(
         console.print_json(found.as_json())
     else:
         tables.print_replay(found)
+
+
+@app.command()
+def export(
+    trace: Annotated[Path, typer.Argument(help="A trace folder, simulated or measured.")],
+    *,
+    to: Annotated[list[str], typer.Option(metavar="FORMAT", help=f"One or several of {', '.join(FORMATS)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    slo: Annotated[
+        str | None, typer.Option(help="Targets in ms for goodput: 'ttft:500 tpot:50'; else those of the scenario.")
+    ] = None,
+) -> None:
+    """Write a trace in other tools' formats: benchmark results, a timeline, counters, CSV."""
+    chosen = [check_name(name) for name in to]
+    found = read_trace(trace)
+    targets = runs.slo_of(found) if slo is None else parse_slo(slo)
+    for name, form in zip(to, chosen, strict=True):
+        write_as(found, name, out / form.file, targets)
+        console.out.print(f"Wrote {out / form.file}: {form.about}.", highlight=False)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.bench_result import bench_result
+from engine.core.metrics import Slo
 from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_trace
 from simulator.deployment import Deployment, resolve
 from simulator.output.recorder import TraceRecorder
@@ -47,9 +48,15 @@ def summary(done: Run) -> dict[str, Any]:
     first = done.result.warmup_requests
     rows = done.trace.requests.iloc[first : first + done.result.num_requests]
     measured = replace(done.trace, requests=rows.reset_index(drop=True))
-    slo = Scenario.model_validate(done.trace.meta["scenario"]).slo
-    result = bench_result(measured, slo.slo if slo.targets_s else None, detailed=False)
+    result = bench_result(measured, slo_of(done.trace), detailed=False)
     return result | {"steady_state": done.result.verdict, "warmup_requests": first}
+
+
+def slo_of(trace: Trace) -> Slo | None:
+    """The targets of the scenario that a trace was simulated from; None where it has none."""
+    scenario = trace.meta.get("scenario")
+    targets = None if scenario is None else Scenario.model_validate(scenario).slo
+    return targets.slo if targets is not None and targets.targets_s else None
 
 
 def _meta(deployment: Deployment, result: RunResult) -> dict[str, Any]:
