@@ -11,7 +11,7 @@ from roofline.memory import MemoryPlan
 from simulator.output.figures.style import BLUE, GREEN, LINE, ORANGE, SERIES, SYMBOLS, styled
 
 GIB = 2**30
-TEXT_PLACES = ("bottom right", "top left", "bottom left", "top right")  # operators may lie on one spot
+TEXT_PLACES = ("bottom right", "top right")  # operators may lie on one spot
 
 
 def memory_stack(plans: Mapping[str, MemoryPlan], num_blocks: Mapping[str, int] | None = None) -> go.Figure:
@@ -68,7 +68,7 @@ def roofline(passes: Mapping[str, Breakdown], hardware: HardwareSpec, dtype: str
             "<br>%{y:.4g} TFLOP/s<extra></extra>",
         )
     ridge = peak / hardware.memory_bytes_per_s
-    ends = np.array([min([ridge / 100, *(x / 2 for x in placed)]), ridge, max([ridge * 30, *(x * 2 for x in placed)])])
+    ends = np.array([min([ridge / 100, *(x / 4 for x in placed)]), ridge, max([ridge * 30, *(x * 2 for x in placed)])])
     roof = np.minimum(ends * hardware.memory_bytes_per_s, peak) / 1e12
     figure.add_scatter(
         x=ends,
