@@ -22,6 +22,7 @@ from roofline.errors import InputError
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
+from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, FloatArray, StepTimeModel, chunk_attn_pairs
 
 PREFILL_SIDE = np.array([name in ("s_per_token", "s_per_attn_pair") for name in TERMS])
@@ -56,7 +57,8 @@ def roofline_of(meta: Mapping[str, Any], model: str | None = None, gpu: str | No
         return None
     hardware = accelerator(gpu) if gpu else _hardware_in(meta)
     degree = identity(meta)["tensor_parallel"]
-    return AnalyticStepTime(shape, hardware, Efficiency.prior(hardware), tensor_parallel=int(degree or 1))
+    split = Parallelism(int(degree or 1))
+    return AnalyticStepTime(shape, hardware, Efficiency.prior(hardware), parallelism=split)
 
 
 def _shape_in(meta: Mapping[str, Any]) -> ModelShape | None:
@@ -67,7 +69,7 @@ def _shape_in(meta: Mapping[str, Any]) -> ModelShape | None:
         known = {f.name for f in fields(ModelShape)} - {"rope_scaling"}  # which moves no FLOP and no byte
         values = {key: value for key, value in {"name": told.get("name", ""), **told_shape}.items() if key in known}
         try:
-            return ModelShape(**values)
+            return ModelShape.from_dict(values)
         except TypeError:  # the shape is not there in full: the name may say more
             pass
     name = identity(meta)["model"]

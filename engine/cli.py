@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.bench import options as o
 from engine.bench.cli import app as bench_app
 from engine.core.sampling_params import SamplingParams
 from roofline import console
@@ -28,7 +29,8 @@ app.add_typer(bench_app, name="bench")
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads it from standard input.")],
     *,
-    model: Annotated[str, typer.Option(help="smollm2-135m, a .gguf file, or a Hugging Face folder.")] = "smollm2-135m",
+    model: o.ModelOption = o.DEFAULT_MODEL,
+    load_format: o.LoadFormatOption = "auto",
     system: Annotated[str | None, typer.Option(help="System prompt; without one the model's own.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat format.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
@@ -38,8 +40,13 @@ def generate(
     min_p: Annotated[float, typer.Option(help="Draw from tokens of this fraction of the likeliest one.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    dtype: Annotated[str, typer.Option(help="Number format: fp32, bf16 or fp16.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; without it, all cores.")] = None,
+    device: o.DeviceOption = "auto",
+    dtype: o.DtypeOption = None,
+    kv_cache_dtype: o.KvDtypeOption = "auto",
+    gpu_memory_utilization: Annotated[float, typer.Option(help="Part of a GPU's memory that may be used.")] = 0.9,
+    enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Run a GPU without captured graphs.")] = False,
+    async_scheduling: o.AsyncOption = None,
+    threads: o.ThreadsOption = None,
 ) -> None:
     """Answer a prompt, the text streaming to standard output and the speed going to standard error."""
     params = SamplingParams(
@@ -56,10 +63,15 @@ def generate(
         raise InputError("the prompt is empty; give some text.")
     if raw and system is not None:
         raise InputError("--system belongs to the chat format, which --raw leaves out; drop one of the two.")
+    settings = {
+        "load_format": load_format, "device": device, "dtype": dtype, "kv_cache_dtype": kv_cache_dtype,
+        "gpu_memory_utilization": gpu_memory_utilization, "enforce_eager": enforce_eager, "num_threads": threads,
+        **({} if async_scheduling is None else {"async_scheduling": async_scheduling}),
+    }  # fmt: skip
     from engine.serving.llm import LLM
 
     with console.err.status(f"Loading {Path(model).name} ..."):
-        llm = LLM.load(model, dtype=dtype, num_threads=threads)
+        llm = LLM.load(model, **settings)
     tokenizer = llm.text_tokenizer
     messages = [] if system is None else [{"role": "system", "content": system}]
     prompt_ids = tokenizer.encode(text) if raw else tokenizer.chat([*messages, {"role": "user", "content": text}])

@@ -4,20 +4,22 @@ A catalogue file is a JSON object with one list; what a row means is the busines
 """
 
 import json
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from roofline.errors import InputError
 
 Row = dict[str, Any]
+Built = TypeVar("Built")
 
 
 @cache
-def shipped_rows(kind: str) -> tuple[Row, ...]:
-    """Rows of `catalogue/<kind>.json` as shipped; callers do not change them."""
-    text = resources.files("roofline").joinpath("catalogue", f"{kind}.json").read_text(encoding="utf-8")
+def shipped_rows(kind: str, file: str = "") -> tuple[Row, ...]:
+    """Rows of `catalogue/<kind>.json`, or of another `file` there, as shipped; callers do not change them."""
+    text = resources.files("roofline").joinpath("catalogue", f"{file or kind}.json").read_text(encoding="utf-8")
     rows: list[Row] = json.loads(text)[kind]
     return tuple(rows)
 
@@ -46,3 +48,20 @@ def read_json_object(path: Path) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object.")
     return value
+
+
+def row_object(kind: type[Built], row: Row, catalogue: str) -> Built:
+    """A row as an object of the dataclass `kind`; raises `InputError` for a missing or unknown field."""
+    known = fields(kind)  # type: ignore[arg-type]
+    optional = {f.name for f in known if f.default is not MISSING or f.default_factory is not MISSING}
+    faults = {
+        "lacks": {f.name for f in known} - optional - row.keys(),
+        "has unknown fields": row.keys() - {f.name for f in known},
+    }
+    if any(faults.values()):
+        told = " and ".join(f"{what} {', '.join(sorted(names))}" for what, names in faults.items() if names)
+        named = row.get("name", row.get("accelerator"))
+        raise InputError(
+            f"{catalogue} row {named!r} {told}; its schema is that of roofline/catalogue/{catalogue}.json."
+        )
+    return kind(**row)

@@ -1,6 +1,9 @@
 """Number formats of weights, caches and arithmetic: their names and sizes, in this one place.
 
-Every other module names a format by its short name here (`bf16`) and asks this one for bytes.
+Every other module names a format by its short name here (`bf16`) and asks this one for bytes. A format with scales
+counts them: `int4-g128` shares a 16-bit scale and a 4-bit zero point among 128 weights, `mxfp4` an 8-bit exponent among
+32, `nvfp4` an 8-bit scale among 16, `nf4` a 32-bit scale among 64, which `nf4-double` stores in 8 bits with a 32-bit
+scale among 256 of them.
 """
 
 from roofline.errors import InputError
@@ -12,7 +15,14 @@ BYTES_PER_ELEMENT: dict[str, float] = {
     "fp8": 1.0,
     "int8": 1.0,
     "int4": 0.5,
+    "int4-g128": (4 + 20 / 128) / 8,
+    "int4-g64": (4 + 20 / 64) / 8,
+    "int4-g32": (4 + 20 / 32) / 8,
     "fp4": 0.5,
+    "nvfp4": (4 + 8 / 16) / 8,
+    "mxfp4": (4 + 8 / 32) / 8,
+    "nf4": (4 + 32 / 64) / 8,
+    "nf4-double": (4 + 8 / 64 + 32 / 64 / 256) / 8,
 }
 
 _OTHER_SPELLINGS = {
@@ -41,8 +51,14 @@ def format_name(text: str) -> str:
 
 
 def bytes_per_element(text: str) -> float:
-    """Bytes of one element; scales of grouped quantisation are not in it.
+    """Bytes of one element, with its part of the scales where the format has any.
 
     Raises `InputError` for a format that is not known.
     """
     return BYTES_PER_ELEMENT[format_name(text)]
+
+
+def activation_format(weight_dtype: str) -> str:
+    """The format between the layers: fp32 or fp16 where the weights are, bf16 beside every other."""
+    name = format_name(weight_dtype)
+    return name if name in ("fp32", "fp16") else "bf16"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from roofline.catalogue_data import Row, shipped_rows, user_rows
+from roofline.catalogue_data import Row, row_object, shipped_rows, user_rows
 from roofline.errors import InputError
 from roofline.formats import format_name
 
@@ -25,7 +25,14 @@ _COMPUTES_IN = {
     "fp8": ("fp8", "bf16", "fp32"),
     "int8": ("int8", "bf16", "fp32"),
     "int4": ("bf16", "fp32"),
+    "int4-g128": ("bf16", "fp32"),
+    "int4-g64": ("bf16", "fp32"),
+    "int4-g32": ("bf16", "fp32"),
     "fp4": ("fp4", "bf16", "fp32"),
+    "nvfp4": ("fp4", "bf16", "fp32"),
+    "mxfp4": ("fp4", "bf16", "fp32"),
+    "nf4": ("bf16", "fp32"),
+    "nf4-double": ("bf16", "fp32"),
 }
 
 
@@ -84,27 +91,16 @@ class HardwareSpec:
     @classmethod
     def from_row(cls, row: Row) -> Self:
         """A catalogue row, shipped or the user's; raises `InputError` for a missing or unknown field."""
-        fields: dict[str, Any] = {key: value for key, value in row.items() if key != "aliases"}
-        missing = _REQUIRED_FIELDS - fields.keys()
-        unknown = fields.keys() - set(cls.__dataclass_fields__)
-        if missing or unknown:
-            raise InputError(
-                f"accelerator row {row.get('name')!r} "
-                + " and ".join(
-                    f"{what} {', '.join(sorted(names))}"
-                    for what, names in (("lacks", missing), ("has unknown fields", unknown))
-                    if names
-                )
-                + "; its schema is that of roofline/catalogue/accelerators.json."
-            )
-        rates = fields["dense_flops_per_s"]
+        told = {key: value for key, value in row.items() if key != "aliases"}
+        rates = told.get("dense_flops_per_s", {})
         if not isinstance(rates, dict):
             raise InputError(
-                f"accelerator row {row['name']!r} has dense_flops_per_s = {rates!r}; "
+                f"accelerators row {row.get('name')!r} has dense_flops_per_s = {rates!r}; "
                 'give the rate by number format, as {"bf16": 989e12}.'
             )
-        fields["dense_flops_per_s"] = {format_name(key): rate for key, rate in rates.items()}
-        return cls(**fields)
+        if rates:
+            told["dense_flops_per_s"] = {format_name(key): rate for key, rate in rates.items()}
+        return row_object(cls, told, "accelerators")
 
     def compute_format(self, dtype: str) -> str:
         """The format that operands stored as `dtype` are multiplied in here.
@@ -128,10 +124,6 @@ class HardwareSpec:
         return self.flops_per_s(dtype) / self.memory_bytes_per_s
 
 
-_OPTIONAL_FIELDS = {"estimate", "link", "note"}
-_REQUIRED_FIELDS = set(HardwareSpec.__dataclass_fields__) - _OPTIONAL_FIELDS
-
-
 @dataclass(frozen=True, slots=True)
 class Efficiency:
     """Fractions of the peaks that a good engine reaches, and the fixed costs beside them: priors, not measurements."""
@@ -140,17 +132,34 @@ class Efficiency:
     compute: float = 0.4  # of dense FLOP/s (MFU) in large matrix products and prefill attention
     link: float = 0.7  # of link bandwidth in a large all-reduce
     kernel_s: float = 3e-6  # launch and drain of one kernel
-    collective_s: float = 10e-6  # latency of one all-reduce, whatever its size
-    other_memory_bytes: float = 3.5e9  # context, activations, graphs and communication buffers
+    collective_s: float = 5e-6  # one synchronisation of the ranks: an all-reduce has one or two
+    context_bytes: float = 0.58e9  # of device memory that the driver's context and libraries take
+    graph_bytes: float = 1.0e9  # captured graphs
+    communication_bytes: float = 0.41e9  # collectives' buffers, where there are several ranks
+    attention_item_s: float = 23e-9  # start and end of a KV head of a sequence, or of 128 query rows, in attention
+    tile_rows: int = 16  # a matrix product computes whole tiles of rows; kernels for few rows use the smallest
+    attention_tile_rows: int = 128  # query rows of one work item
+    host_launch_s: float = 20e-6  # of the host for one operator, where no graph launches them all
 
     def __post_init__(self) -> None:
         """Refuse fractions outside (0, 1] and negative costs."""
         for name in ("memory", "compute", "link"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be above 0 and at most 1.")
-        for name in ("kernel_s", "collective_s", "other_memory_bytes"):
+        for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; it must not be negative.")
+        for name in ("tile_rows", "attention_tile_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"efficiency {name} is {getattr(self, name)}; it must be at least 1.")
+
+    @classmethod
+    def ideal(cls) -> Self:
+        """Every peak reached in full and no fixed cost: the roof itself."""
+        return cls(
+            memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, context_bytes=0.0, graph_bytes=0.0,
+            communication_bytes=0.0, attention_item_s=0.0, tile_rows=1, attention_tile_rows=1, host_launch_s=0.0,
+        )  # fmt: skip
 
     @classmethod
     def prior(cls, hardware: HardwareSpec) -> Self:
@@ -159,9 +168,17 @@ class Efficiency:
         A CPU's peaks are measured already, so the fractions are higher; its "kernel" is an eager operator call.
         """
         if hardware.kind == "cpu":
-            return cls(memory=0.8, compute=0.7, kernel_s=5e-6, other_memory_bytes=0.5e9)
+            return cls(
+                memory=0.8, compute=0.7, kernel_s=5e-6, context_bytes=0.3e9, graph_bytes=0.0, communication_bytes=0.0,
+                attention_item_s=0.0, tile_rows=1, attention_tile_rows=1,
+            )  # fmt: skip
         return cls(compute=_PREFILL_MFU.get(hardware.name, 0.4))
 
+
+_NOT_NEGATIVE = (
+    "kernel_s", "collective_s", "context_bytes", "graph_bytes", "communication_bytes", "attention_item_s",
+    "host_launch_s",
+)  # fmt: skip
 
 # Published prefill MFU of good engines; the H200 has the H100's compute. Others take the field's default of 0.4.
 _PREFILL_MFU = {"H100": 0.45, "H200": 0.45, "A100": 0.38, "L40S": 0.32}

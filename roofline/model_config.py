@@ -1,223 +1,319 @@
-"""Foreign descriptions of a model (Hugging Face config, GGUF metadata) in, the fields of a `ModelShape` out.
+"""A Hugging Face `config.json`, parsed, in; the fields of a `ModelShape` out.
 
-The only module that knows the field names of others. An architecture it does not know is an error that names the
-fields seen: a default would be a wrong number that looks right. Adding a family is one entry in a table below.
+The only module that knows the field names of Hugging Face. An architecture it does not know is an error that names the
+fields seen: a default would be a wrong number that looks right. Adding a family is one entry in `_FAMILIES`.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from roofline.config_fields import Fields, integer, number, optional, part
 from roofline.errors import ModelError
+from roofline.model_parts import MLA, MoE, RopeScaling
+from roofline.quantization_config import read_quantization
 
-Fields = dict[str, Any]
-Part = TypeVar("Part", list[Any], dict[str, Any])
-Value = TypeVar("Value")
+Config = Mapping[str, Any]
+
+
+def _no_layers(config: Config, num_layers: int) -> int:
+    return 0
+
+
+def _all_layers(config: Config, num_layers: int) -> int:
+    return num_layers
+
+
+def _alternating(config: Config, num_layers: int) -> int:
+    """Every second layer slides, the first one included."""
+    return -(-num_layers // 2)
+
+
+def _patterned(config: Config, num_layers: int) -> int:
+    """All layers but every `sliding_window_pattern`-th slide."""
+    named = "sliding_window_pattern" if "sliding_window_pattern" in config else "_sliding_window_pattern"
+    period = integer(config, named, 6)
+    if period < 1:
+        raise ModelError(f"model description has {named} = {period}; it must be at least 1.")
+    return num_layers - num_layers // period
+
+
+def _above_max_window_layers(config: Config, num_layers: int) -> int:
+    """Where Qwen's switch is on, the layers from `max_window_layers` upwards slide."""
+    return max(0, num_layers - integer(config, "max_window_layers", 28)) if config.get("use_sliding_window") else 0
+
+
+def _num_experts(config: Config) -> int:
+    """Routed experts of a layer, under any of the names that they go by."""
+    names = ("num_local_experts", "num_experts", "n_routed_experts")
+    return integer(config, next((name for name in names if config.get(name) is not None), names[0]))
+
+
+def _mixtral_experts(config: Config) -> MoE:
+    return MoE(
+        _num_experts(config),
+        integer(config, "num_experts_per_tok"),
+        integer(config, "intermediate_size"),
+    )
+
+
+def _gpt_oss_experts(config: Config) -> MoE:
+    return MoE(
+        _num_experts(config),
+        integer(config, "num_experts_per_tok", integer(config, "experts_per_token", 0)),
+        integer(config, "intermediate_size"),
+        router_bias=True,
+        expert_bias=True,
+    )
+
+
+def _qwen_experts(config: Config) -> MoE:
+    """Qwen2-MoE, with a gated shared expert, and Qwen3-MoE, without one."""
+    layers, period = integer(config, "num_hidden_layers"), integer(config, "decoder_sparse_step", 1)
+    plain = {index for index in part(config, "mlp_only_layers", list) if isinstance(index, int)}
+    sparse = [n for n in range(min(layers, _MANY_LAYERS)) if n not in plain and period > 0 and (n + 1) % period == 0]
+    shared = integer(config, "shared_expert_intermediate_size", 0)
+    return MoE(
+        _num_experts(config),
+        integer(config, "num_experts_per_tok"),
+        integer(config, "moe_intermediate_size"),
+        shared_intermediate_size=shared,
+        num_dense_layers=layers - len(sparse),
+        shared_gate=shared > 0,
+    )
+
+
+def _deepseek_experts(config: Config) -> MoE | None:
+    if config.get("n_routed_experts", config.get("num_local_experts")) is None:
+        return None
+    layers, period = integer(config, "num_hidden_layers"), integer(config, "moe_layer_freq", 1)
+    first = integer(config, "first_k_dense_replace", 0)
+    sparse = [n for n in range(first, min(layers, _MANY_LAYERS)) if period > 0 and n % period == 0]
+    size = integer(config, "moe_intermediate_size")
+    return MoE(
+        _num_experts(config),
+        integer(config, "num_experts_per_tok"),
+        size,
+        shared_intermediate_size=size * integer(config, "n_shared_experts", 0),
+        num_dense_layers=layers - len(sparse),
+        router_bias=config.get("topk_method") == "noaux_tc" or config.get("model_type") == "deepseek_v3",
+    )
+
+
+def _latent_attention(config: Config) -> MLA:
+    return MLA(
+        kv_lora_rank=integer(config, "kv_lora_rank"),
+        qk_nope_head_dim=integer(config, "qk_nope_head_dim"),
+        qk_rope_head_dim=integer(config, "qk_rope_head_dim"),
+        v_head_dim=integer(config, "v_head_dim"),
+        q_lora_rank=optional(integer, config, "q_lora_rank"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """How rotary frequencies are stretched beyond the context the model was trained on.
+class _Family:
+    """What an architecture fixes in code, not in its config.
 
-    `kind` is Hugging Face's rope_type (llama3, linear, dynamic, yarn), or `tensor` where a GGUF file carries the
-    frequency divisors as the tensor `rope_freqs.weight` (then `factor` is 1 and says nothing).
+    `absent` are the values that transformers takes for fields which configs of the family leave out. `slides` counts
+    the sliding layers of a config without `layer_types`.
     """
 
-    kind: str
-    factor: float
-    original_max_position: int | None = None
-    low_freq_factor: float | None = None
-    high_freq_factor: float | None = None
+    traits: Fields = field(default_factory=dict)
+    absent: Fields = field(default_factory=dict)
+    bias_by_config: bool = False  # attention_bias means all four projections
+    slides: Callable[[Config, int], int] = _no_layers
+    experts: Callable[[Config], MoE | None] | None = None
+    latent: bool = False
 
 
-# Traits that a family fixes in code, not in its config.
-_FAMILIES: dict[str, Fields] = {
-    "LlamaForCausalLM": {},
-    "MistralForCausalLM": {},
-    "Qwen2ForCausalLM": {"attention_bias": True},
-    "Qwen3ForCausalLM": {"qk_norm": True},
+_GEMMA = {"post_norms": True, "activation": "gelu"}
+_GEMMA_ABSENT = {"tie_word_embeddings": True, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6}
+_GEMMA2_ABSENT = {**_GEMMA_ABSENT, "sliding_window": 4096, "head_dim": 256}
+# Multi-modal Gemma 3 configs state the sizes in which the models differ and leave the rest to the class.
+_GEMMA3_ABSENT = {
+    **_GEMMA_ABSENT, "vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "max_position_embeddings": 131072, "rope_theta": 1e6,
+}  # fmt: skip
+# Versions after the first of Mistral write null.
+_MISTRAL_ABSENT = {"sliding_window": 4096}
+
+_FAMILIES: dict[str, _Family] = {
+    "LlamaForCausalLM": _Family(bias_by_config=True),
+    "MistralForCausalLM": _Family(absent=_MISTRAL_ABSENT, slides=_all_layers),
+    "MixtralForCausalLM": _Family(slides=_all_layers, experts=_mixtral_experts),
+    "Phi3ForCausalLM": _Family(slides=_all_layers),
+    "Qwen2ForCausalLM": _Family({"attention_bias": True}, slides=_above_max_window_layers),
+    "Qwen2MoeForCausalLM": _Family({"attention_bias": True}, slides=_above_max_window_layers, experts=_qwen_experts),
+    "Qwen3ForCausalLM": _Family({"qk_norm": True}, bias_by_config=True, slides=_above_max_window_layers),
+    "Qwen3MoeForCausalLM": _Family({"qk_norm": True}, bias_by_config=True, experts=_qwen_experts),
+    "Gemma2ForCausalLM": _Family(_GEMMA, _GEMMA2_ABSENT, slides=_alternating),
+    "Gemma3ForCausalLM": _Family({**_GEMMA, "qk_norm": True}, _GEMMA3_ABSENT, slides=_patterned),
+    "DeepseekV2ForCausalLM": _Family(experts=_deepseek_experts, latent=True),
+    "DeepseekV3ForCausalLM": _Family(experts=_deepseek_experts, latent=True),
+    "GptOssForCausalLM": _Family(
+        {"attention_sinks": True, "activation": "clamped silu"},
+        absent={"attention_bias": True, "head_dim": 64},
+        bias_by_config=True,
+        slides=_alternating,
+        experts=_gpt_oss_experts,
+    ),
 }
-_BIAS_BY_CONFIG = ("LlamaForCausalLM", "Qwen3ForCausalLM")  # attention_bias means all four projections
 _ARCHITECTURE_OF_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
 }
-_ABSURD = 1e18  # no figure of a model comes near; NaN and infinity fail the comparison as well
+_OTHER_ARCHITECTURE_NAMES = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}
 _NESTED = ("text_config", "llm_config", "language_config")
-_MISTRAL_DEFAULT_WINDOW = 4096  # what transformers assumes where the field is absent; v0.2 and later write null
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_tanh": "gelu"}
+_OUTER_FIELDS = ("quantization_config", "tie_word_embeddings")  # of a multi-modal config, when the inner has none
+_MANY_LAYERS = 100_000  # a nonsensical count must end in an error, not in a long loop
 
 
-def read_hf_config(config: Mapping[str, Any]) -> Fields:
+def read_hf_config(config: Config) -> Fields:
     """`ModelShape` fields of a Hugging Face config, and its `architecture`.
 
     Raises `ModelError` for an unknown architecture, a missing field, or a feature that is not modelled.
     """
-    config = _unwrap(config)
-    architecture = _architecture(config)
+    inner = unwrap(config)
+    architecture = _architecture(config, inner)
+    family = _FAMILIES[architecture]
+    told = {**{key: config[key] for key in _OUTER_FIELDS if key in config}, **inner}
+    config = {**{key: value for key, value in family.absent.items() if key not in told}, **told}
     _refuse_unmodelled(config, architecture)
-    heads, hidden = _integer(config, "num_attention_heads"), _integer(config, "hidden_size")
-    if heads < 1 or (config.get("head_dim") is None and hidden % heads):
-        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim.")
+    latent = _latent_attention(config) if family.latent else None
+    core = _core(config, latent)
     return {
         "architecture": architecture,
-        "num_layers": _integer(config, "num_hidden_layers"),
-        "hidden_size": hidden,
-        "intermediate_size": _integer(config, "intermediate_size"),
-        "num_heads": heads,
-        "num_kv_heads": _integer(config, "num_key_value_heads", heads),
-        "head_dim": _integer(config, "head_dim", hidden // heads),
-        "vocab_size": _integer(config, "vocab_size"),
-        "max_position": _integer(config, "max_position_embeddings"),
-        "rms_norm_eps": _number(config, "rms_norm_eps"),
-        "tie_embeddings": bool(config.get("tie_word_embeddings", False)),
+        **core,
         **_rope(config),
-        **_bias(config, architecture),
-        **_FAMILIES[architecture],
+        **_bias(config, family),
+        **_windows(config, family),
+        "moe": family.experts(config) if family.experts else None,
+        "mla": latent,
+        "quantization": read_quantization(part(config, "quantization_config", dict), core["num_layers"]),
+        **family.traits,
     }
 
 
-def hf_dtype(config: Mapping[str, Any]) -> str | None:
+def hf_dtype(config: Config) -> str | None:
     """The dtype a config declares for its weights under either spelling, None where it declares none."""
-    inner = _unwrap(config)
+    inner = unwrap(config)
     found = inner.get("dtype") or inner.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype")
     return str(found) if found else None
 
 
-def _unwrap(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def unwrap(config: Config) -> Config:
     """The language model's part of a multi-modal config."""
     for key in _NESTED:
         if isinstance(config.get(key), Mapping):
-            return _unwrap(config[key])
+            return unwrap(config[key])
     return config
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
-    named = _part(config, "architectures", list) or [_ARCHITECTURE_OF_MODEL_TYPE.get(str(config.get("model_type")))]
-    if str(named[0]) in _FAMILIES:
-        return str(named[0])
+def _architecture(config: Config, inner: Config) -> str:
+    by_type = _ARCHITECTURE_OF_MODEL_TYPE.get(str(inner.get("model_type")))
+    named = part(inner, "architectures", list) or part(config, "architectures", list)
+    first = str(named[0]) if named else str(by_type)
+    first = _OTHER_ARCHITECTURE_NAMES.get(first, first)
+    if first in _FAMILIES:
+        return first
+    if inner is not config and by_type:  # a multi-modal wrapper around a language model that is known
+        return by_type
     raise ModelError(
-        f"model architecture {config.get('architectures')} (model_type {config.get('model_type')!r}) is not known; "
-        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(config)) or '(none)'}."
+        f"model architecture {config.get('architectures')} (model_type {inner.get('model_type')!r}) is not known; "
+        f"known are {', '.join(_FAMILIES)}; the config has the fields {', '.join(sorted(inner)) or '(none)'}."
     )
 
 
-def _refuse_unmodelled(config: Mapping[str, Any], architecture: str) -> None:
+def _core(config: Config, latent: MLA | None) -> Fields:
+    heads, hidden = integer(config, "num_attention_heads"), integer(config, "hidden_size")
+    if latent is None and (heads < 1 or (config.get("head_dim") is None and hidden % heads)):
+        raise ModelError(f"model config has hidden_size {hidden} on {heads} attention heads and no head_dim.")
+    return {
+        "num_layers": integer(config, "num_hidden_layers"),
+        "hidden_size": hidden,
+        "intermediate_size": integer(config, "intermediate_size"),
+        "num_heads": heads,
+        "num_kv_heads": integer(config, "num_key_value_heads", heads),
+        "head_dim": latent.qk_head_dim if latent else integer(config, "head_dim", hidden // heads),
+        "vocab_size": integer(config, "vocab_size"),
+        "max_position": integer(config, "max_position_embeddings"),
+        "rms_norm_eps": number(config, "rms_norm_eps"),
+        "tie_embeddings": bool(config.get("tie_word_embeddings", False)),
+    }
+
+
+def _refuse_unmodelled(config: Config, architecture: str) -> None:
     """Raise where a config asks for what the arithmetic and the layers would get wrong."""
-    mistral = architecture == "MistralForCausalLM"
-    window = config.get("sliding_window", _MISTRAL_DEFAULT_WINDOW if mistral else None)
-    in_use = window is not None and config.get("use_sliding_window", mistral)
-    slides = "sliding_attention" in _part(config, "layer_types", list)
-    if slides or (in_use and _integer(config, "sliding_window", window) < _integer(config, "max_position_embeddings")):
-        raise ModelError(
-            f"model config uses sliding-window attention (sliding_window {window}), which is not supported yet; "
-            "a full-attention model of the same family is."
-        )
-    if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ModelError(f"model config has hidden_act {config['hidden_act']!r}; only silu (SwiGLU) is supported.")
+    named = config.get("hidden_act") or config.get("hidden_activation") or "silu"
+    activation = _ACTIVATIONS.get(str(named))
+    expected = "gelu" if architecture.startswith("Gemma") else "silu"
+    if activation != expected:
+        raise ModelError(f"model config has hidden_act {named!r}; {architecture} is modelled with {expected}.")
     if config.get("mlp_bias"):
         raise ModelError("model config has mlp_bias true; biases in the MLP are not supported.")
+    if config.get("attention_bias") and _FAMILIES[architecture].latent:
+        raise ModelError("model config has attention_bias true, which latent attention is not modelled with.")
 
 
-def _bias(config: Mapping[str, Any], architecture: str) -> Fields:
-    bias = architecture in _BIAS_BY_CONFIG and bool(config.get("attention_bias", False))
+def _bias(config: Config, family: _Family) -> Fields:
+    bias = family.bias_by_config and bool(config.get("attention_bias", False))
     return {"attention_bias": bias, "attention_output_bias": bias}
 
 
-def _rope(config: Mapping[str, Any]) -> Fields:
-    """Base and scaling from rope_parameters (new spelling) or rope_theta and rope_scaling (old)."""
-    scaling = {**_part(config, "rope_scaling", dict), **_part(config, "rope_parameters", dict)}
-    theta = _number({"rope_theta": scaling.get("rope_theta", config.get("rope_theta", 10000.0))}, "rope_theta")
+def _windows(config: Config, family: _Family) -> Fields:
+    """How many layers slide, and their window; a window as long as the context is none."""
+    num_layers = integer(config, "num_hidden_layers")
+    kinds = part(config, "layer_types", list)
+    if kinds:
+        unknown = {str(kind) for kind in kinds} - {"full_attention", "sliding_attention"}
+        if unknown or len(kinds) != num_layers:
+            raise ModelError(
+                f"model config has {len(kinds)} layer_types for {num_layers} layers"
+                + (f", of kinds that are not modelled: {', '.join(sorted(unknown))}." if unknown else ".")
+            )
+        sliding = kinds.count("sliding_attention")
+    else:
+        sliding = 0 if config.get("sliding_window") is None else family.slides(config, num_layers)
+    window = integer(config, "sliding_window") if sliding else None
+    if window is None or window >= integer(config, "max_position_embeddings"):
+        return {}
+    return {"sliding_window": window, "sliding_layers": sliding}
+
+
+def _rope(config: Config) -> Fields:
+    """Base, scaling and rotated part, from rope_parameters (new spelling) or rope_theta and rope_scaling (old)."""
+    new = part(config, "rope_parameters", dict)
+    new = new["full_attention"] if isinstance(new.get("full_attention"), dict) else new
+    scaling = {**part(config, "rope_scaling", dict), **new}
+    theta = number({"rope_theta": scaling.get("rope_theta", config.get("rope_theta", 10000.0))}, "rope_theta")
+    partial = {"partial_rotary_factor": scaling.get("partial_rotary_factor", config.get("partial_rotary_factor"))}
+    found = {"rope_theta": theta, "rotary_fraction": number(partial, "partial_rotary_factor", 1.0)}
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
-    if kind == "default":
-        return {"rope_theta": theta, "rope_scaling": None}
-    return {
-        "rope_theta": theta,
-        "rope_scaling": RopeScaling(
-            kind=kind,
-            factor=_number(scaling, "factor"),
-            original_max_position=_optional(_integer, scaling, "original_max_position_embeddings"),
-            low_freq_factor=_optional(_number, scaling, "low_freq_factor"),
-            high_freq_factor=_optional(_number, scaling, "high_freq_factor"),
-        ),
-    }
+    return found if kind == "default" else {**found, "rope_scaling": _rope_scaling(kind, scaling, config)}
 
 
-_GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
-
-
-def read_gguf_metadata(metadata: Mapping[str, Any], tensor_names: Collection[str]) -> Fields:
-    """`ModelShape` fields of a GGUF file's metadata and tensor names.
-
-    Raises `ModelError` for an unknown architecture, a missing key, or a mixture of experts.
-    """
-    architecture = metadata.get("general.architecture")
-    if architecture not in _GGUF_ARCHITECTURES:
-        keys = ", ".join(sorted(key for key in metadata if not key.startswith("tokenizer."))) or "(none)"
-        raise ModelError(
-            f"GGUF architecture {architecture!r} is not known; known are {', '.join(_GGUF_ARCHITECTURES)}; "
-            f"the file has the keys {keys}."
-        )
-    own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
-    if own.get("expert_count"):
-        raise ModelError(f"GGUF model has {own['expert_count']} experts; mixtures of experts are not supported yet.")
-    heads, hidden = _integer(own, "attention.head_count"), _integer(own, "embedding_length")
-    return {
-        "num_layers": _integer(own, "block_count"),
-        "hidden_size": hidden,
-        "intermediate_size": _integer(own, "feed_forward_length"),
-        "num_heads": heads,
-        "num_kv_heads": _integer(own, "attention.head_count_kv", heads),
-        "head_dim": _integer(own, "attention.key_length", hidden // max(heads, 1)),
-        "vocab_size": _integer(own, "vocab_size", len(own.get("tokenizer.ggml.tokens", ()))),
-        "max_position": _integer(own, "context_length"),
-        "rope_theta": _number(own, "rope.freq_base", 10000.0),
-        "rms_norm_eps": _number(own, "attention.layer_norm_rms_epsilon"),
-        "tie_embeddings": "output.weight" not in tensor_names,
-        "attention_bias": "blk.0.attn_q.bias" in tensor_names,
-        "attention_output_bias": "blk.0.attn_output.bias" in tensor_names,
-        "qk_norm": "blk.0.attn_q_norm.weight" in tensor_names,
-        "rope_scaling": _gguf_rope_scaling(own, tensor_names),
-    }
-
-
-def _gguf_rope_scaling(own: Mapping[str, Any], tensor_names: Collection[str]) -> RopeScaling | None:
-    if "rope_freqs.weight" in tensor_names:
-        return RopeScaling(kind="tensor", factor=1.0)
-    kind = own.get("rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    original = _optional(_integer, own, "rope.scaling.original_context_length")
-    return RopeScaling(str(kind), _number(own, "rope.scaling.factor"), original)
-
-
-def _part(config: Mapping[str, Any], field: str, kind: type[Part]) -> Part:
-    """A list or an object inside a config, empty where the field is absent or null."""
-    value = config.get(field)
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise ModelError(f"model description has {field} = {value!r}; it must be a {kind.__name__}.")
-    return value
-
-
-def _optional(read: Callable[[Mapping[str, Any], str], Value], config: Mapping[str, Any], field: str) -> Value | None:
-    return None if config.get(field) is None else read(config, field)
-
-
-def _integer(config: Mapping[str, Any], field: str, default: int | None = None) -> int:
-    value = _number(config, field, default)
-    if value != int(value):
-        raise ModelError(f"model description has {field} = {value}; it must be a whole number.")
-    return int(value)
-
-
-def _number(config: Mapping[str, Any], field: str, default: float | None = None) -> float:
-    value = config.get(field)
-    value = default if value is None else value
-    if value is None:
-        raise ModelError(f"model description lacks the field {field}; it has {', '.join(sorted(config))}.")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD:
-        raise ModelError(f"model description has {field} = {value!r}; it must be one finite number.")
-    return value
+def _rope_scaling(kind: str, scaling: Config, config: Config) -> RopeScaling:
+    original = optional(integer, scaling, "original_max_position_embeddings")
+    if kind in ("longrope", "su"):  # Phi-3: a factor for each frequency, and the stretch only as two lengths
+        original = original or integer(config, "original_max_position_embeddings")
+        return RopeScaling(kind, integer(config, "max_position_embeddings") / max(1, original), original)
+    return RopeScaling(
+        kind=kind,
+        factor=number(scaling, "factor"),
+        original_max_position=original,
+        low_freq_factor=optional(number, scaling, "low_freq_factor"),
+        high_freq_factor=optional(number, scaling, "high_freq_factor"),
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 from roofline.catalogue_data import read_json_object
 from roofline.errors import InputError, ModelError
 from roofline.model_shape import ModelShape
+from roofline.quantization_config import from_modelopt_file
 
 
 def load_model_shape(source: str) -> ModelShape:
@@ -31,6 +32,9 @@ def load_model_shape(source: str) -> ModelShape:
 def _from_config(path: Path) -> ModelShape:
     try:
         config = read_json_object(path)
+        beside = path.with_name("hf_quant_config.json")
+        if "quantization_config" not in config and beside.is_file():
+            config["quantization_config"] = from_modelopt_file(read_json_object(beside))
     except InputError as error:
         raise ModelError(str(error)) from error
     try:
@@ -59,3 +63,13 @@ def _from_gguf(path: Path) -> ModelShape:
     if tokens is not None:
         metadata["tokenizer.ggml.tokens"] = range(len(tokens.data))
     return ModelShape.from_gguf(metadata, [tensor.name for tensor in reader.tensors])
+
+
+def index_bytes(source: str) -> int | None:
+    """Bytes of all tensors by the safetensors index of a folder (`metadata.total_size`); None where there is none."""
+    index = Path(source).expanduser() / "model.safetensors.index.json"
+    if not index.is_file():
+        return None
+    metadata = read_json_object(index).get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return int(size) if isinstance(size, int | float) and size > 0 else None

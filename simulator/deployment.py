@@ -15,10 +15,12 @@ from engine.core.trace_meta import ClientLink
 from engine.core.workload import Workload
 from roofline.analytic import AnalyticStepTime
 from roofline.errors import InputError, ModelError, ProfileError
+from roofline.fitting import fitting_plan
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
-from roofline.memory import MemoryLayout, fitting_plan
+from roofline.memory import MemoryLayout
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
+from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, FloatArray, StepTimeModel
 from simulator.fleet.cluster import FleetSpec
 from simulator.output.results import Badge
@@ -119,9 +121,8 @@ def _accelerator(scenario: Scenario) -> HardwareSpec:
 def _analytic(scenario: Scenario, shape: ModelShape) -> AnalyticStepTime:
     hardware = _accelerator(scenario)
     efficiency = Efficiency.prior(hardware)
-    return AnalyticStepTime(
-        shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, scenario.parallelism.tensor
-    )
+    split = Parallelism(scenario.parallelism.tensor)
+    return AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, split)
 
 
 def _engine(scenario: Scenario, shape: ModelShape) -> EngineConfig:
@@ -138,12 +139,21 @@ def _engine(scenario: Scenario, shape: ModelShape) -> EngineConfig:
         raise InputError(f"engine: {error}") from error
 
 
+def memory_layout(scenario: Scenario) -> MemoryLayout:
+    """How a replica of the scenario stores the model, and the batch it makes room for."""
+    return MemoryLayout(
+        scenario.weight_dtype,
+        scenario.kv_dtype,
+        Parallelism(scenario.parallelism.tensor),
+        scenario.engine.block_size,
+        scenario.engine.max_num_batched_tokens,
+        scenario.engine.max_num_seqs,
+    )
+
+
 def _fitting_blocks(scenario: Scenario, shape: ModelShape) -> int:
     hardware = _accelerator(scenario)
-    layout = MemoryLayout(
-        scenario.weight_dtype, scenario.kv_dtype, scenario.parallelism.tensor, scenario.engine.block_size
-    )
-    return fitting_plan(shape, hardware, Efficiency.prior(hardware), layout).kv_blocks
+    return fitting_plan(shape, hardware, Efficiency.prior(hardware), memory_layout(scenario)).kv_blocks
 
 
 def _profile(name: str) -> FittedStepTime:

@@ -1,4 +1,4 @@
-"""What every test shares: a share of the cores, hypothesis without a stopwatch, a browser page.
+"""What every test shares: a share of the cores, hypothesis without a stopwatch, interpreted kernels, a browser page.
 
 The GPU tests also run on machines without hypothesis and playwright, so neither is needed to load this file.
 """
@@ -6,6 +6,7 @@ The GPU tests also run on machines without hypothesis and playwright, so neither
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,11 @@ import pytest
 _num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _num_workers)))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Where there is no GPU, Triton's interpreter runs the kernels on CPU tensors; it has to be asked before triton loads.
+HAS_NVIDIA_GPU = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+if not HAS_NVIDIA_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 try:
     import hypothesis

@@ -11,6 +11,7 @@ import pytest
 from tests.source_tree import ROOT, imported, module_name, modules, tracked_files
 
 LAYERS = ("roofline", "engine", "calibration", "simulator", "views", "app")  # each may import those before it
+DRAWS = "roofline/figures.py"  # needs plotly, and is loaded where a figure is asked for
 TORCH_FREE = ("roofline", "engine/core", "calibration", "simulator", "views", "app")
 
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
@@ -64,7 +65,11 @@ def test_planner_takes_only_the_core_of_the_engine():
     ],
 )
 def test_packages_that_a_layer_does_without(layers, banned, why):
-    wrong = [f"{place}: {name}" for place, _, name in _imports(*layers) if name.split(".")[0] in banned]
+    wrong = [
+        f"{place}: {name}"
+        for place, _, name in _imports(*layers)
+        if name.split(".")[0] in banned and not place.startswith(DRAWS)
+    ]
     assert not wrong, f"{', '.join(layers)} import none of {', '.join(sorted(banned))} ({why}):\n" + "\n".join(wrong)
 
 
@@ -146,12 +151,18 @@ def _is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(isinstance(func, ast.Attribute) and func.attr in ("command", "callback") for func in called)
 
 
+def _is_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """What runs on a device takes pointers and numbers, and no dataclass."""
+    decorators = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
+    return any(isinstance(decorator, ast.Name) and decorator.id == "jit" for decorator in decorators)
+
+
 def test_functions_take_few_parameters():
     many = [
         f"{path}:{function.lineno} {function.name}: {count} parameters"
         for path in _python_files()
         if not path.startswith("tests/")
         for function in _functions(path)
-        if (count := _num_parameters(function)) > PARAMETERS and not _is_command(function)
+        if (count := _num_parameters(function)) > PARAMETERS and not (_is_command(function) or _is_kernel(function))
     ]
     assert not many, f"A function takes at most {PARAMETERS} parameters; a dataclass is missing:\n" + "\n".join(many)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import streamlit as st
 
 from roofline.analytic import AnalyticStepTime
+from roofline.fitting import fitting_plan
 from roofline.hardware import Efficiency, HardwareSpec, accelerator
-from roofline.memory import MemoryLayout, MemoryPlan, fitting_plan
+from roofline.memory import MemoryPlan
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
+from roofline.parallelism import Parallelism
 from roofline.step_time import BatchWork, chunk_attn_pairs
+from simulator.deployment import memory_layout
 from simulator.scenario import Scenario
 from views import words
 from views.cards import Card, draw_cards
@@ -43,10 +46,9 @@ def facts_of(scenario: Scenario) -> Facts:
     shape = load_model_shape(scenario.model)
     hardware = accelerator(scenario.hardware.accelerator, scenario.hardware.catalogue)
     efficiency = Efficiency.prior(hardware)
-    degree = scenario.parallelism.tensor
-    layout = MemoryLayout(scenario.weight_dtype, scenario.kv_dtype, degree, scenario.engine.block_size)
-    memory = fitting_plan(shape, hardware, efficiency, layout)
-    step_time = AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, degree)
+    split = Parallelism(scenario.parallelism.tensor)
+    memory = fitting_plan(shape, hardware, efficiency, memory_layout(scenario))
+    step_time = AnalyticStepTime(shape, hardware, efficiency, scenario.weight_dtype, scenario.kv_dtype, split)
     return Facts(shape, hardware, memory, step_time)
 
 

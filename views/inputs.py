@@ -19,6 +19,7 @@ from simulator.scenario import FixedLength, Length, LogNormalLength, Scenario, U
 from views.presets import DEFAULT, PRESETS
 
 ANALYTIC = "datasheet (analytic)"
+NAMED = 12  # choices that an error names; the sidebar shows all
 LONGEST_PER_MEAN = 8  # where lengths are typed in: beyond eight means lies under 0.3 % of a lognormal of cv 1
 
 
@@ -63,7 +64,10 @@ class Choice:
     def fault(self, text: str) -> str | None:
         """What is wrong with a value as the URL has it, or None."""
         known = [str(option) for option in self.options]
-        return None if text in known else f"it must be one of {', '.join(known)}"
+        if text in known:
+            return None
+        more = f" or {len(known) - NAMED} more of the list" if len(known) > NAMED else ""
+        return f"it must be one of {', '.join(known[:NAMED])}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,51 +1,68 @@
-"""How close measured steps came to this machine's measured ceilings."""
+"""How close measured steps came to the ceilings: those measured on this machine, and the vendor's."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from engine.bench.machine import Machine
 from roofline.analytic import AnalyticStepTime
-from roofline.hardware import Efficiency
+from roofline.hardware import Efficiency, HardwareSpec
 from roofline.model_shape import ModelShape
 from roofline.step_time import BatchWork
+from roofline.utilisation import Utilisation, WorkDone, utilisation
 
-# Every ceiling reached in full and no fixed cost: the bound itself.
-_IDEAL = Efficiency(memory=1.0, compute=1.0, link=1.0, kernel_s=0.0, collective_s=0.0, other_memory_bytes=0.0)
+# The bound itself.
+_IDEAL = Efficiency.ideal()
 _WORK = BatchWork._fields
 
 
 @dataclass(frozen=True, slots=True)
-class RooflineShare:
-    """Fractions of the ceilings over all steps of a run; idle time between steps does not count.
+class ServedModel:
+    """The model as it was served: its shape and the number formats of its weights and of its cache."""
 
-    `fraction` = time the roofline allows / time taken; `mbu` = bytes moved / (time * memory bytes/s);
-    `mfu` = FLOPs / (time * matrix-product FLOP/s). Weights that stay in a cache, or a machine that was
-    busier while its ceilings were measured, can lift them above 1.
+    shape: ModelShape
+    weight_dtype: str
+    kv_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Utilisation over all steps of a run; idle time between steps does not count.
+
+    `measured` is held against the machine's measured ceilings, `datasheet` against the vendor's peaks (None where there
+    are none), each over the steps' wall time. Weights that stay in a cache, or a machine that was busier while its
+    ceilings were measured, can lift the former above 1.
     """
 
-    fraction: float
-    mbu: float
-    mfu: float
-    busy_s: float
+    measured: Utilisation
+    datasheet: Utilisation | None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        vendor = None if self.datasheet is None else self.datasheet.as_dict()
+        return {**self.measured.as_dict(), "datasheet": vendor}
 
 
-def roofline_share(steps: pd.DataFrame, shape: ModelShape, machine: Machine, dtype: str) -> RooflineShare | None:
-    """The share over the rows of `steps`; None without steps."""
+def shares(steps: pd.DataFrame, served: ServedModel, machine: Machine) -> Shares | None:
+    """The shares over the rows of `steps`; None without steps."""
     if steps.empty:
         return None
-    hardware = machine.hardware()
-    ideal = AnalyticStepTime(shape, hardware, _IDEAL, weight_dtype=dtype, kv_dtype=dtype)
-    bounds = [ideal.breakdown(BatchWork(*work)) for work in steps[list(_WORK)].itertuples(index=False, name=None)]
-    busy_s = float(steps["wall_s"].sum())
-    return RooflineShare(
-        fraction=sum(bound.seconds for bound in bounds) / busy_s,
-        mbu=sum(bound.memory_bytes for bound in bounds) / busy_s / hardware.memory_bytes_per_s,
-        mfu=sum(bound.flops for bound in bounds) / busy_s / hardware.flops_per_s(dtype),
-        busy_s=busy_s,
+    vendor = machine.datasheet()
+    return Shares(
+        measured=roofline_share(steps, served, machine.hardware()),
+        datasheet=None if vendor is None else roofline_share(steps, served, vendor),
     )
+
+
+def roofline_share(steps: pd.DataFrame, served: ServedModel, ceilings: HardwareSpec) -> Utilisation:
+    """The share of `ceilings` over the rows of `steps`, at least one."""
+    ideal = AnalyticStepTime(served.shape, ceilings, _IDEAL, weight_dtype=served.weight_dtype, kv_dtype=served.kv_dtype)
+    parts = np.zeros(3)
+    for work in steps[list(_WORK)].itertuples(index=False, name=None):
+        bound = ideal.breakdown(BatchWork(*work))
+        parts += (bound.seconds, bound.memory_bytes, bound.flops)
+    least_s, memory_bytes, flops = parts.tolist()
+    done = WorkDone(memory_bytes, flops, float(steps["wall_s"].sum()))
+    return utilisation(done, ceilings, served.weight_dtype, least_s)

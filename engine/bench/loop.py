@@ -80,6 +80,7 @@ class ServingRun:
         prompts: Sequence[Sequence[int]],
         steps: StepLog,
         max_concurrency: int | None = None,
+        temperature: float = 0.0,
     ) -> None:
         self.steps = steps
         self.records: list[RequestRecord] = []  # of the requests sent, in their order
@@ -90,6 +91,7 @@ class ServingRun:
         self._output_tokens: list[int] = workload.requests["output_tokens"].tolist()
         self._sessions: list[str | None] = workload.requests["session_id"].tolist()
         self._priorities: list[int] = workload.requests["priority"].tolist()
+        self._temperature = temperature
         self._slots = np.inf if max_concurrency is None else max_concurrency
         self._in_flight: dict[Request, RequestRecord] = {}
 
@@ -123,7 +125,7 @@ class ServingRun:
 
     def _note(self, result: StepResult, timing: StepTiming, end: float) -> None:
         """Write down what a step did, and send what may be sent at its end."""
-        self.steps.add(result.batch, timing)
+        self.steps.add(result.batch, timing, result.kind)
         for request in result.batch.admitted:
             record = self._in_flight.get(request)
             if record is not None and np.isnan(record.first_scheduled_s):
@@ -162,7 +164,7 @@ class ServingRun:
             record.send_s = send_s
         request = self._engine.add(
             prompt,
-            SamplingParams(max_tokens=output, ignore_eos=True),
+            SamplingParams(max_tokens=output, ignore_eos=True, temperature=self._temperature),
             request_id=record.request_id,
             arrival_s=arrival if send_s is None else send_s,
             priority=self._priorities[index],

@@ -1,18 +1,20 @@
 """What this machine can do at best: memory bandwidth and matrix-product rate by number format, measured.
 
-Each ceiling is the best of several runs: whatever else the machine does only makes a run slower.
+A CPU's ceilings are the best of several runs: whatever else the machine does only makes a run slower. A GPU's are
+medians: nobody else uses it, and its clock falls under load.
 """
 
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from engine.bench.gpu import Gpu, copy_and_read_bytes_per_s, describe_gpu, gemm_flop_per_s
 from engine.execution.weights import torch_dtype
 from roofline.hardware import HardwareSpec
 
@@ -23,7 +25,11 @@ REPEATS = 7
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This computer with measured ceilings; `threads` are those that measured them and that serve the model."""
+    """This computer with measured ceilings, its GPU's where the model is served on one.
+
+    `threads` are those that serve the model on the CPU, and that measured its ceilings. With a GPU, `name` and
+    `memory_bytes` are the GPU's.
+    """
 
     name: str
     cores: int
@@ -32,6 +38,7 @@ class Machine:
     copy_bytes_per_s: float  # read plus written
     read_bytes_per_s: float  # read only, as weights are; above a copy where writing reads the line first
     gemm_flop_per_s: dict[str, float]  # by number format
+    gpu: Gpu | None = None
 
     @property
     def memory_bytes_per_s(self) -> float:
@@ -39,28 +46,59 @@ class Machine:
         return max(self.copy_bytes_per_s, self.read_bytes_per_s)
 
     def hardware(self) -> HardwareSpec:
-        """The machine as a roofline knows it."""
-        return HardwareSpec.measured_cpu(self.memory_bytes_per_s, self.gemm_flop_per_s, self.memory_bytes, self.name)
+        """The machine as a roofline knows it: its measured ceilings as peaks."""
+        measured = HardwareSpec.measured_cpu(
+            self.memory_bytes_per_s, self.gemm_flop_per_s, self.memory_bytes, self.name
+        )
+        return measured if self.gpu is None else replace(measured, kind="gpu")
+
+    def datasheet(self) -> HardwareSpec | None:
+        """The vendor's peaks; None for a CPU, and for a GPU that the catalogue does not have."""
+        return None if self.gpu is None else self.gpu.datasheet()
 
     def as_dict(self) -> dict[str, Any]:
         """The `hardware` of a trace's `meta.json`."""
         return {
             "name": self.name,
-            "kind": "cpu",
+            "kind": "cpu" if self.gpu is None else "gpu",
             "count": 1,
             "cores": self.cores,
             "threads": self.threads,
             "memory_bytes": self.memory_bytes,
             "driver": None,
             "clocks": None,
+            **({} if self.gpu is None else {"host": cpu_name(), **self.gpu.as_dict()}),
             "copy_bytes_per_s": self.copy_bytes_per_s,
             "read_bytes_per_s": self.read_bytes_per_s,
             "gemm_flop_per_s": self.gemm_flop_per_s,
         }
 
 
-def measure_machine(dtypes: Sequence[str]) -> Machine:
-    """Measure with torch's present number of threads; about three seconds a format on two laptop cores."""
+def measure_machine(dtypes: Sequence[str], device: torch.device | str = "cpu") -> Machine:
+    """Measure the device that serves the model; about three seconds a format on two laptop cores, less on a GPU."""
+    device = torch.device(device)
+    return _measure_gpu(dtypes, device) if device.type == "cuda" else _measure_cpu(dtypes)
+
+
+def _measure_gpu(dtypes: Sequence[str], device: torch.device) -> Machine:
+    copy, read = copy_and_read_bytes_per_s(device)
+    rates = {dtype: gemm_flop_per_s(device, dtype) for dtype in dtypes}
+    gpu = describe_gpu(device)  # now, while its clocks are those of a busy device
+    torch.cuda.empty_cache()
+    return Machine(
+        name=gpu.name,
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        memory_bytes=gpu.memory_bytes,
+        copy_bytes_per_s=copy,
+        read_bytes_per_s=read,
+        gemm_flop_per_s=rates,
+        gpu=gpu,
+    )
+
+
+def _measure_cpu(dtypes: Sequence[str]) -> Machine:
+    """With torch's present number of threads."""
     source = torch.ones(COPY_BYTES // 4)
     target = torch.empty_like(source)
     copy_s = best_seconds(lambda: target.copy_(source))

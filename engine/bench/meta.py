@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from engine.bench.attainment import ServedModel
 from engine.bench.machine import Machine
 from engine.core.trace_meta import ENGINE_NAME
 from engine.serving.llm import LLM
@@ -25,7 +26,6 @@ def trace_meta(llm: LLM, machine: Machine, seed: int, client: dict[str, Any] | N
 
     The client runs inside the engine's loop: nothing lies between its clock and the engine's.
     """
-    dtype = weight_dtype(llm)
     return {
         "schema_version": 1,
         "simulated": False,
@@ -35,12 +35,14 @@ def trace_meta(llm: LLM, machine: Machine, seed: int, client: dict[str, Any] | N
             "python": platform.python_version(),
             "platform": platform.platform(),
             "torch": torch.__version__,
+            "triton": _version("triton"),
+            "cuda": torch.version.cuda,
             "numpy": np.__version__,
             "pandas": pd.__version__,
         },
         "model": {"name": llm.model.shape.name, "shape": asdict(llm.model.shape)},
-        "weight_dtype": dtype,
-        "kv_dtype": dtype,
+        "weight_dtype": weight_dtype(llm),
+        "kv_dtype": kv_dtype(llm),
         "tensor_parallel": 1,
         "engine_config": llm.config.as_dict(),
         "speculation": None,
@@ -50,9 +52,23 @@ def trace_meta(llm: LLM, machine: Machine, seed: int, client: dict[str, Any] | N
     }
 
 
+def served_model(llm: LLM) -> ServedModel:
+    """What a roofline needs to know of the engine."""
+    return ServedModel(llm.model.shape, weight_dtype(llm), kv_dtype(llm))
+
+
 def weight_dtype(llm: LLM) -> str:
-    """The number format that weights and cache are in."""
-    return format_name(str(llm.model.weights.dtype).removeprefix("torch."))
+    """The number format that weights and activations are in."""
+    return _short(llm.model.weights.dtype)
+
+
+def kv_dtype(llm: LLM) -> str:
+    """The number format that keys and values are cached in."""
+    return "fp8" if llm.kv_dtype == torch.float8_e4m3fn else _short(llm.kv_dtype)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return format_name(str(dtype).removeprefix("torch."))
 
 
 def _version(distribution: str) -> str | None:

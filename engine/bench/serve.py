@@ -32,8 +32,12 @@ class Served:
     interrupted: bool
 
 
-def prepare(llm: LLM, workload: Workload, seed: int, max_concurrency: int | None = None) -> "Session":
+def prepare(
+    llm: LLM, workload: Workload, seed: int, max_concurrency: int | None = None, temperature: float = 0.0
+) -> "Session":
     """Check everything and warm up; `Session.run` then starts the clock.
+
+    `temperature` of the sampling: what it draws does not matter here, but drawing takes its time.
 
     Every answer is as long as the workload says (end tokens are ignored). Raises `InputError` or `CapacityError` for a
     request that could never be served, before anything runs.
@@ -41,11 +45,12 @@ def prepare(llm: LLM, workload: Workload, seed: int, max_concurrency: int | None
     if max_concurrency is not None and max_concurrency < 1:
         raise InputError(f"max concurrency is {max_concurrency}; it must be at least 1.")
     workload = exact_lengths(workload)
+    workload = replace(workload, description={**workload.description, "temperature": temperature})
     check_fits(workload, llm.config)
     vocabulary = llm.model.shape.vocab_size
     prompts = [prompt_token_ids(workload, index, vocabulary, seed).tolist() for index in range(len(workload))]
     warm_up(llm)
-    run = ServingRun(llm, workload, prompts, StepLog(llm.config.usable_blocks), max_concurrency)
+    run = ServingRun(llm, workload, prompts, StepLog(llm.config.usable_blocks), max_concurrency, temperature)
     return Session(llm, run, workload, seed, max_concurrency)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from engine.bench.attainment import RooflineShare
+from engine.bench.attainment import Shares
 from engine.bench.machine import Machine
+from engine.bench.offline import Throughput
 from engine.bench.serve import Served
 from engine.core.metrics import completed, summarize
 from engine.core.trace import Trace
@@ -20,7 +21,7 @@ _LATENCIES = {
 }
 
 
-def serve_json(served: Served, share: RooflineShare | None, out: Path) -> dict[str, Any]:
+def serve_json(served: Served, share: Shares | None, out: Path) -> dict[str, Any]:
     """The result for scripts: the trace's path, its headline figures, the share of the roofline."""
     return {
         "trace": str(out),
@@ -45,7 +46,7 @@ def latency_table(served: Served) -> Table:
     return table
 
 
-def serve_sentences(served: Served, share: RooflineShare | None, machine: Machine) -> list[str]:
+def serve_sentences(served: Served, share: Shares | None, machine: Machine) -> list[str]:
     """Throughput, preemptions and the share of this machine's measured ceilings."""
     summary, requests = summarize(served.trace), served.trace.requests
     sentences = []
@@ -60,22 +61,68 @@ def serve_sentences(served: Served, share: RooflineShare | None, machine: Machin
     return [*sentences, *roofline_sentences(share, machine)]
 
 
-def roofline_sentences(share: RooflineShare | None, machine: Machine) -> list[str]:
-    """How close the steps came to the machine's measured ceilings."""
+def throughput_json(served: Served, share: Shares | None, out: Path) -> dict[str, Any]:
+    """The result for scripts: tokens and rates, the trace's path, the share of the roofline."""
+    return {
+        "trace": str(out),
+        "interrupted": served.interrupted,
+        "throughput": Throughput.of(served.trace.requests).as_dict(),
+        "summary": summarize(served.trace),
+        "roofline": share.as_dict() if share else None,
+    }
+
+
+def throughput_sentences(served: Served) -> list[str]:
+    """Tokens a second: in, out, together."""
+    found = Throughput.of(served.trace.requests)
+    rates = found.as_dict()
+    if rates["total_tokens_per_s"] is None:
+        return ["Interrupted before a request was complete."]
+    told = [f"{rates[f'{name}_tokens_per_s']:,.1f} {name}" for name in ("output", "input", "total")]
+    sentences = [
+        f"{found.input_tokens:,} prompt and {found.output_tokens:,} output tokens in {found.seconds:.2f} s: "
+        f"{', '.join(told)} tokens/s."
+    ]
+    return [*sentences, "Interrupted: complete requests alone are counted."] if served.interrupted else sentences
+
+
+def percentiles_table(found: dict[str, dict[str, float] | None]) -> Table:
+    """Latencies in milliseconds by percentile."""
+    table = Table(title="Latency, ms", title_justify="left")
+    columns = ("mean", "min", "p50", "p90", "p99", "max")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    for name, figures in found.items():
+        cells = ["-"] * len(columns) if figures is None else [f"{figures[c] * 1000:,.2f}" for c in columns]
+        table.add_row(_LATENCIES[name], *cells)
+    return table
+
+
+def roofline_sentences(share: Shares | None, machine: Machine) -> list[str]:
+    """How close the steps came to the machine's measured ceilings, and to the vendor's figures."""
     if share is None:
         return []
+    used, where = share.measured, "" if machine.gpu else f", {machine.threads} threads"
     rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s {dtype}" for dtype, rate in machine.gemm_flop_per_s.items())
-    sentence = (
-        f"{share.fraction:.0%} of the roofline over {share.busy_s:.1f} s of steps: memory {share.mbu:.0%} of "
-        f"{machine.memory_bytes_per_s / 1e9:.1f} GB/s, compute {share.mfu:.0%} of {rates} ({machine.name}, "
-        f"{machine.threads} threads)."
-    )
-    if share.fraction <= 1:
-        return [sentence]
-    return [sentence, "Above 100 %: the machine was busier while its ceilings were measured; measure on a quiet one."]
+    sentences = [
+        f"{used.fraction:.0%} of the roofline over {used.busy_s:.1f} s of steps: memory (MBU) {used.mbu:.0%} of "
+        f"{machine.memory_bytes_per_s / 1e9:.1f} GB/s, compute (MFU) {used.mfu:.0%} of {rates}, as measured "
+        f"({machine.name}{where})."
+    ]
+    vendor, peaks = share.datasheet, machine.datasheet()
+    if vendor is not None and peaks is not None:
+        sentences.append(
+            f"Against the datasheet of {peaks.name}: {vendor.fraction:.0%} of its roofline, MBU {vendor.mbu:.0%}, "
+            f"MFU {vendor.mfu:.0%}."
+        )
+    if used.fraction > 1:
+        sentences.append(
+            "Above 100 %: the machine was busier while its ceilings were measured; measure on a quiet one."
+        )
+    return sentences
 
 
-def steps_json(trace: Trace, share: RooflineShare | None, out: Path) -> dict[str, Any]:
+def steps_json(trace: Trace, share: Shares | None, out: Path) -> dict[str, Any]:
     """The result for scripts: the trace's path, how many points it has, the share of the roofline."""
     return {
         "trace": str(out),

@@ -8,14 +8,16 @@ again.
 from collections import deque
 from collections.abc import Collection, Hashable, Sequence
 
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
+from engine.core.decode_cohort import DecodeCohort
 from engine.core.request import Request
 
 Key = Hashable
 
 
-class KvBlocks:
-    """The pool. Methods that take blocks require them to be free: the scheduler asks `num_free` first.
+class KvBlocks(BlockPool):
+    """The pool with its block ids.
 
     The queue is a deque of block ids in LRU order. A block that a prefix hit revives leaves a stale entry behind,
     counted in `_stale` and skipped when it surfaces: the earlier entry of a block is always the stale one, so the
@@ -23,13 +25,8 @@ class KvBlocks:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self.block_size = config.block_size
-        self.num_blocks = config.num_blocks
+        super().__init__(config)
         self.caching = config.enable_prefix_caching
-        self.num_free = config.usable_blocks
-        self._lookahead = config.num_lookahead_tokens
-        self._watermark = int(config.watermark * config.num_blocks)
-        self.version = 0  # grows whenever a waiting request might fit better than before: blocks freed or keyed
         self._queue = deque(range(1, config.num_blocks) if self.caching else ())
         self._unordered = [] if self.caching else list(range(1, config.num_blocks))
         self._stale: dict[int, int] = {}
@@ -38,21 +35,16 @@ class KvBlocks:
         self._idle: set[int] = set()  # keyed blocks in the free queue
         self._cached: dict[Key, dict[int, None]] = {}
 
-    @property
-    def num_used(self) -> int:
-        """Blocks owned by at least one request."""
-        return self.num_blocks - 1 - self.num_free
+    def num_owned(self, request: Request) -> int:
+        """Blocks that a request owns."""
+        return len(request.block_ids)
 
-    def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that hold `num_tokens` tokens and the drafts that may follow them."""
-        return -(-(num_tokens + self._lookahead) // self.block_size)
-
-    def find_hit(self, keys: Sequence[Key], max_tokens: int) -> list[int]:
-        """Blocks holding the longest cached prefix of `keys` within `max_tokens` tokens."""
+    def find_hit(self, request: Request) -> list[int]:
+        """Blocks holding the longest cached prefix of a waiting request, short of its last token."""
         hit: list[int] = []
         if not self.caching:
             return hit
-        for key in keys[: max_tokens // self.block_size]:
+        for key in request.block_keys[: (request.num_tokens_settled - 1) // self.block_size]:
             blocks = self._cached.get(key)
             if blocks is None:
                 break
@@ -83,6 +75,15 @@ class KvBlocks:
     def grow(self, request: Request, count: int) -> None:
         """Give `request` `count` free blocks."""
         request.block_ids.extend(self._take(count))
+
+    def take_back(self, request: Request, num_tokens: int) -> None:
+        """The blocks are in the request's table, from where `release` takes them."""
+
+    def grow_members(self, cohort: DecodeCohort) -> dict[Request, None]:
+        """Give the members of the cohort the blocks of their next step; returns whose `block_ids` became longer."""
+        grown = dict.fromkeys(cohort.short())
+        self.grow_each([(grown, 1)])
+        return grown
 
     def grow_each(self, groups: Sequence[tuple[Collection[Request], int]]) -> None:
         """Give every request of each group as many free blocks as the group's number says."""

@@ -18,6 +18,7 @@ from itertools import count
 from operator import attrgetter
 
 from engine.core.batch import Batch, Chunk, batch_work, chunk_of
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
 from engine.core.decode_cohort import DecodeCohort
 from engine.core.kv_blocks import KvBlocks
@@ -31,9 +32,10 @@ BY_ORDER = attrgetter("order")
 class Scheduler:
     """Decides step by step which requests compute how many tokens, and which blocks they own."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, blocks: BlockPool | None = None) -> None:
+        """`blocks` is `KvBlocks(config)` unless given."""
         self.config = config
-        self.blocks = KvBlocks(config)
+        self.blocks = blocks or KvBlocks(config)
         self.waiting = waiting_queue(config.policy)
         self.running: dict[Request, None] = {}  # in the order of admission
         self.cohort = DecodeCohort(config.block_size, config.num_lookahead_tokens)
@@ -190,8 +192,7 @@ class Scheduler:
             return False
         plan.shares, plan.budget = shares, budget
         if growing:
-            plan.grown = dict.fromkeys(self.cohort.short())
-            self.blocks.grow_each([(plan.grown, 1)])
+            plan.grown = self.blocks.grow_members(self.cohort)
         for request, short in lacking.items():
             self.blocks.grow(request, short)
             plan.grown[request] = None
@@ -209,7 +210,7 @@ class Scheduler:
                 victim = self._victim(order)
                 index -= order.index(victim) < index
                 order.remove(victim)
-                plan.take_back(victim)
+                self.blocks.take_back(victim, plan.take_back(victim))
                 plan.preempted.append(victim)
                 self._preempt(victim)
                 if victim is request:
@@ -240,7 +241,7 @@ class Scheduler:
 
     def _blocks_short(self, request: Request, tokens: int) -> int:
         """Blocks `request` lacks to compute `tokens` more tokens."""
-        return max(0, self.blocks.blocks_for(request.num_computed_tokens + tokens) - len(request.block_ids))
+        return max(0, self.blocks.blocks_for(request.num_computed_tokens + tokens) - self.blocks.num_owned(request))
 
     def _grow(self, plan: StepPlan, request: Request, tokens: int) -> None:
         short = self._blocks_short(request, tokens)
@@ -301,7 +302,7 @@ class Scheduler:
             circumstances = (request, self.blocks.version, bool(self.running))
             if self._blocked_head == circumstances:
                 break  # free blocks have only become fewer since the gate closed
-            hit = self.blocks.find_hit(request.block_keys, request.num_tokens_settled - 1)
+            hit = self.blocks.find_hit(request)
             cached = len(hit) * self.config.block_size
             tokens = min(request.num_tokens_settled - cached, self._longest_chunk)
             if tokens > plan.budget and not self.config.enable_chunked_prefill:

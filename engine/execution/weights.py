@@ -1,11 +1,12 @@
 """A model's weights as the forward pass wants them: stacked projections, one number format, one device."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from engine.execution.checkpoint import Checkpoint
+from engine.execution.checkpoint import ROPE_DIVISORS, Checkpoint
 from engine.execution.linear import Linear, packing_pays
 from engine.execution.model import LayerWeights, LlamaWeights
 from roofline.errors import InputError, ModelError
@@ -28,8 +29,16 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | str = "cpu") -> LlamaWeights:
-    """A checkpoint's weights; raises `ModelError` for a missing tensor or one of the wrong size."""
+    """A checkpoint's weights; raises `ModelError` for a missing tensor or one of the wrong size.
+
+    Quantised checkpoints are refused as well: their integers without their scales would load as nonsense.
+    """
     sizes = tensor_sizes(checkpoint.shape)
+    if checkpoint.shape.quantization:
+        raise ModelError(
+            f"{checkpoint.path} is stored in {checkpoint.shape.quantization.weight_format}, which the engine does not "
+            "read; give the checkpoint in bf16 or fp16, or a GGUF file."
+        )
 
     def source(name: str) -> Tensor:
         tensor = checkpoint.tensor(name)
@@ -40,7 +49,11 @@ def load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
             )
         return tensor.to(device, dtype)
 
-    return _assemble(checkpoint.shape, source)
+    weights = _assemble(checkpoint.shape, source)
+    scaling = checkpoint.shape.rope_scaling
+    if scaling is not None and scaling.kind == "tensor":
+        return replace(weights, rope_divisors=checkpoint.tensor(ROPE_DIVISORS).double().cpu())
+    return weights
 
 
 def random_weights(
@@ -59,7 +72,15 @@ def random_weights(
 
 
 def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a model under its Hugging Face name, with its size."""
+    """Every tensor of a model under its Hugging Face name, with its size.
+
+    Raises `ModelError` for a model that the layers of `Llama` do not compute.
+    """
+    if unsupported := _unsupported(shape):
+        raise ModelError(
+            f"model {shape.name!r} has {', '.join(unsupported)}, which the engine does not compute; the roofline and "
+            "the simulator know it. Serve a dense model with alike layers (Llama, Mistral, Qwen2, Qwen3, SmolLM2)."
+        )
     sizes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, shape.hidden_size)}
     for layer in range(shape.num_layers):
         sizes |= {f"model.layers.{layer}.{name}": size for name, size in _layer_sizes(shape).items()}
@@ -67,6 +88,20 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     if not shape.tie_embeddings:
         sizes["lm_head.weight"] = (shape.vocab_size, shape.hidden_size)
     return sizes
+
+
+def _unsupported(shape: ModelShape) -> list[str]:
+    """What of a shape is more than RMSNorm, grouped-query attention of one reach in all layers, and a dense SwiGLU."""
+    traits = {
+        "experts": shape.moe,
+        "latent attention": shape.mla,
+        "sliding windows in some layers": 0 < shape.sliding_layers < shape.num_layers,
+        "norms after its blocks": shape.post_norms,
+        "attention sinks": shape.attention_sinks,
+        f"{shape.activation} activations": shape.activation != "silu",
+        "partly rotated heads": shape.rotary_fraction != 1.0,
+    }
+    return [trait for trait, present in traits.items() if present]
 
 
 def _layer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:

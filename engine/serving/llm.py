@@ -4,92 +4,59 @@
 stamped with is the caller's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engine.core.batch import Batch
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.sampling_params import MAX_SEED, SamplingParams
 from engine.core.scheduler import Scheduler
-from engine.execution.checkpoint import EMBEDDED_MODEL, open_checkpoint
-from engine.execution.decode_rows import Integers
-from engine.execution.kv_cache import blocks_within, check_memory
+from engine.execution.checkpoint import EMBEDDED_MODEL
 from engine.execution.model import Llama
 from engine.execution.runner import Runner
 from engine.execution.sequence import Sequence
-from engine.execution.weights import load_weights, torch_dtype
+from engine.execution.step import Executor
 from engine.serving.detokenizer import Detokenizer
-from engine.serving.tokenizer import Tokenizer, load_tokenizer
-from roofline.errors import CapacityError, InputError
+from engine.serving.loading import load_parts
+from engine.serving.request_check import check_request
+from engine.serving.results import Completion, FinishReason, StepResult, StepTimings, StreamPart
+from engine.serving.tokenizer import Tokenizer
+from roofline.errors import InputError
 
-FinishReason = Literal["stop", "length", "abort"]
 Prompt = str | Items[int]
 
-DEFAULT_KV_MEMORY_BYTES = 1 << 30
-MAX_THREADS = 1024  # torch starts as many as it is told, until the process dies of it
-# A prefill chunk stalls every decode of its step: 512 tokens take this engine's CPU about half a second.
-_CPU_DEFAULTS = {"max_num_seqs": 64, "max_num_batched_tokens": 512}
-
 
 @dataclass(frozen=True, slots=True)
-class StepTimings:
-    """Seconds that the phases of one step took; what else the step did is bookkeeping."""
-
-    schedule_s: float
-    prepare_s: float
-    device_s: float
-    sample_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A request that ended. `text` is without end tokens and stop string, empty where the engine has no tokenizer."""
-
-    request: Request
-    token_ids: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one step did: its batch, the phases' times, the new token of each request that got one, and who ended."""
+class _Flight:
+    """A batch that its runner has begun."""
 
     batch: Batch
-    timings: StepTimings
-    tokens: dict[Request, int]
-    completions: tuple[Completion, ...]
-
-    @property
-    def finished(self) -> tuple[tuple[Request, FinishReason], ...]:
-        """Who ended, and why."""
-        return tuple((completion.request, completion.finish_reason) for completion in self.completions)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPart:
-    """New text of a streamed request, after `num_tokens` tokens in all; the last part has the finish reason."""
-
-    text: str
-    num_tokens: int
-    finish_reason: FinishReason | None = None
+    step: Any
 
 
 class LLM:
     """A model being served.
 
-    `seed` feeds the seeds of requests that bring none. Raises `InputError` where the config asks for more context than
-    the model has.
+    `seed` feeds the seeds of requests that bring none; `runner` executes the batches, the CPU's own without one. Raises
+    `InputError` where the config asks for more context than the model has.
     """
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer | None, config: EngineConfig, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Llama,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        seed: int = 0,
+        runner: Executor | None = None,
+    ) -> None:
         if config.max_model_len > model.shape.max_position:
             raise InputError(
                 f"max_model_len is {config.max_model_len}, but {model.shape.name} has a context of "
@@ -99,49 +66,34 @@ class LLM:
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = Scheduler(config)
-        self._runner = Runner(model, config)
+        self._runner = runner or Runner(model, config)
         self._sequences: dict[Request, Sequence] = {}
         self._detokenizers: dict[Request, Detokenizer] = {}
         self._ended: tuple[list[Request], list[Request]] = ([], [])  # in this step, in the one before
         self._ahead: Batch | None = None  # asynchronous scheduling: decided before the results of the last step
+        self._flight: _Flight | None = None  # and begun before them, where the runner can
         self._seeds = np.random.default_rng(seed)
         self._num_added = 0
 
     @classmethod
-    def load(
-        cls,
-        model: str = EMBEDDED_MODEL,
-        *,
-        dtype: str = "fp32",
-        num_threads: int | None = None,
-        kv_memory_bytes: int = DEFAULT_KV_MEMORY_BYTES,
-        **settings: Any,
-    ) -> Self:
-        """Load a model by name or path (`open_checkpoint`) and make the engine ready.
+    def load(cls, model: str = EMBEDDED_MODEL, **settings: Any) -> Self:
+        """Load a model by name or path and make the engine ready.
 
-        `settings` are fields of `EngineConfig`; without `num_blocks` the KV pool gets `kv_memory_bytes`. float32 is the
-        default because a CPU without bfloat16 instructions computes it 2 to 5 times faster. Raises `ModelError`,
-        `CapacityError` or `InputError`.
+        `settings` are fields of `LoadOptions` and of `EngineConfig`; what is not given suits the device. Raises
+        `ModelError`, `CapacityError` or `InputError`.
         """
-        if num_threads is not None:
-            if not 1 <= num_threads <= MAX_THREADS:
-                raise InputError(f"threads is {num_threads}; it must be from 1 to {MAX_THREADS}.")
-            torch.set_num_threads(num_threads)
-        number_format = torch_dtype(dtype)
-        checkpoint = open_checkpoint(model)
-        shape = checkpoint.shape
-        defaults = {**_CPU_DEFAULTS, "max_model_len": shape.max_position}
-        if "num_blocks" not in settings:
-            block_size = settings.get("block_size", EngineConfig.__dataclass_fields__["block_size"].default)
-            defaults["num_blocks"] = blocks_within(kv_memory_bytes, shape, block_size, number_format)
-        config = _config({**defaults, **settings})
-        check_memory(config.num_blocks, shape, config.block_size, number_format)
-        return cls(Llama(shape, load_weights(checkpoint, number_format)), load_tokenizer(checkpoint), config)
+        parts = load_parts(model, settings)
+        return cls(parts.model, parts.tokenizer, parts.config, parts.seed, parts.runner)
 
     @property
     def has_work(self) -> bool:
         """True while a step would do something."""
-        return self.scheduler.has_work or self._ahead is not None
+        return self.scheduler.has_work or self._ahead is not None or self._flight is not None
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Number format of the KV cache."""
+        return self._runner.cache.keys[0].dtype
 
     @property
     def text_tokenizer(self) -> Tokenizer:
@@ -192,29 +144,25 @@ class LLM:
         return self._completion(self._sequences[request], "abort")
 
     def step(self) -> StepResult:
-        """Run one batch: schedule, prepare, compute, sample, and tell the scheduler who ended."""
+        """Run one batch: schedule, launch, collect its tokens, and tell the scheduler who ended.
+
+        With asynchronous scheduling the next batch is decided, and launched where the runner can, before this one's
+        tokens are known.
+        """
         self._forget_ended()
-        started = perf_counter()
-        batch = self._ahead or self.scheduler.schedule()
-        self._ahead = None
-        scheduled = perf_counter()
-        if batch.is_empty:
-            return StepResult(batch, StepTimings(scheduled - started, 0.0, 0.0, 0.0), {}, ())
-        prepared = self._runner.prepare(batch, self._sequences)
-        prepared_at = perf_counter()
-        self._decide_ahead()
-        decided = perf_counter()
-        logits = self._runner.forward(prepared)
-        computed = perf_counter()
-        tokens = self._runner.sample(prepared, logits, self._sequences)
-        timings = StepTimings(
-            schedule_s=scheduled - started + decided - prepared_at,
-            prepare_s=prepared_at - scheduled,
-            device_s=computed - decided,
-            sample_s=perf_counter() - computed,
-        )
-        new_tokens, completions = self._settle(batch, prepared.sampled, tokens)
-        return StepResult(batch, timings, new_tokens, completions)
+        watch = _Watch()
+        flight, self._flight = self._flight, None
+        if flight is None:
+            batch, self._ahead = self._ahead or watch.scheduling(self.scheduler.schedule), None
+            if batch.is_empty:
+                return StepResult(batch, StepTimings(watch.schedule_s, 0.0, 0.0, 0.0), {}, ())
+            flight = self._launch(batch, watch)
+        if self.config.async_scheduling:
+            self._decide_ahead(watch)
+        outcome = self._runner.collect(flight.step, self._sequences)
+        timings = StepTimings(watch.schedule_s, watch.prepare_s, outcome.device_s, outcome.sample_s)
+        tokens, completions = self._settle(flight.batch, outcome.sampled, outcome.tokens)
+        return StepResult(flight.batch, timings, tokens, completions, outcome.kind)
 
     def generate(
         self, prompts: Items[Prompt], params: SamplingParams | Items[SamplingParams] | None = None
@@ -254,17 +202,24 @@ class LLM:
         finally:
             self.abort(request)
 
-    def _decide_ahead(self) -> None:
-        """Asynchronous scheduling: decide the next batch before this one's tokens are known.
+    def _launch(self, batch: Batch, watch: "_Watch") -> _Flight:
+        return _Flight(batch, watch.preparing(lambda: self._runner.launch(batch, self._sequences)))
+
+    def _decide_ahead(self, watch: "_Watch") -> None:
+        """Decide the next batch before this one's tokens are known.
 
         An empty decision is none: by the next step the results of this one are in.
         """
-        if self.config.async_scheduling:
-            batch = self.scheduler.schedule()
-            self._ahead = None if batch.is_empty else batch
+        batch = watch.scheduling(self.scheduler.schedule)
+        if batch.is_empty:
+            return
+        if self._runner.launches_ahead:
+            self._flight = self._launch(batch, watch)
+        else:
+            self._ahead = batch
 
     def _settle(
-        self, batch: Batch, requests: Items[Request], sampled: Integers
+        self, batch: Batch, requests: Items[Request], sampled: NDArray[np.integer[Any]]
     ) -> tuple[dict[Request, int], tuple[Completion, ...]]:
         """Append each request's token, find who ended, and tell the scheduler."""
         voided = self.scheduler.voided(batch)
@@ -318,24 +273,7 @@ class LLM:
         self._ended = ([], now)
 
     def _check(self, prompt_ids: Items[int], params: SamplingParams) -> None:
-        """Raise for what could never run; see `add`."""
-        context, vocabulary = self.config.max_model_len, self.model.shape.vocab_size
-        if not len(prompt_ids):
-            raise InputError("the prompt is empty; give at least one token.")
-        if len(prompt_ids) >= context:
-            raise InputError(
-                f"the prompt has {len(prompt_ids)} tokens, but the context is {context} and one must be left for the "
-                "answer; shorten it or raise max_model_len."
-            )
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocabulary:
-            raise InputError(f"the prompt has token ids outside 0 to {vocabulary - 1}; encode it for this model.")
-        longest = min(len(prompt_ids) + params.max_tokens, context)
-        if longest - 1 + self.config.num_lookahead_tokens > self.config.kv_capacity_tokens:
-            raise CapacityError(
-                f"a request of {len(prompt_ids)} prompt tokens and up to {longest - len(prompt_ids)} output tokens "
-                f"does not fit the KV cache of {self.config.kv_capacity_tokens} tokens ({self.config.usable_blocks} "
-                f"blocks of {self.config.block_size}); raise num_blocks or the KV memory, or lower max_tokens."
-            )
+        check_request(prompt_ids, params, self.config, self.model.shape.vocab_size)
         if params.stop and self.tokenizer is None:
             raise InputError("stop strings need a tokenizer, and the engine was built without one.")
 
@@ -347,8 +285,22 @@ class LLM:
         return self.text_tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
 
-def _config(settings: Mapping[str, Any]) -> EngineConfig:
-    known = {field.name for field in fields(EngineConfig)}
-    if unknown := settings.keys() - known:
-        raise InputError(f"engine setting {sorted(unknown)[0]!r} is not known; known are {', '.join(sorted(known))}.")
-    return EngineConfig(**settings)
+class _Watch:
+    """Seconds that one step spends on deciding and on preparing, whichever batch it is for."""
+
+    def __init__(self) -> None:
+        self.schedule_s = self.prepare_s = 0.0
+
+    def scheduling(self, work: Callable[[], Batch]) -> Batch:
+        """Do the work, its time counted as scheduling."""
+        started = perf_counter()
+        batch = work()
+        self.schedule_s += perf_counter() - started
+        return batch
+
+    def preparing(self, work: Callable[[], Any]) -> Any:
+        """Do the work, its time counted as preparing."""
+        started = perf_counter()
+        done = work()
+        self.prepare_s += perf_counter() - started
+        return done

@@ -10,7 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from engine.execution.checkpoint import FolderCheckpoint, GgufCheckpoint, read_json
+from engine.execution.checkpoint import DummyCheckpoint, FolderCheckpoint, GgufCheckpoint, read_json
 from engine.serving.detokenizer import Detokenizer
 from roofline.errors import InputError, ModelError
 
@@ -68,8 +68,13 @@ class Tokenizer:
         return self.encode(text, add_special_tokens=False)
 
 
-def load_tokenizer(checkpoint: GgufCheckpoint | FolderCheckpoint) -> Tokenizer:
-    """The tokenizer of a checkpoint; raises `ModelError` where it is missing or of an unknown kind."""
+def load_tokenizer(checkpoint: GgufCheckpoint | FolderCheckpoint | DummyCheckpoint) -> Tokenizer | None:
+    """The tokenizer of a checkpoint, None for random weights.
+
+    Raises `ModelError` where it is missing or of an unknown kind.
+    """
+    if isinstance(checkpoint, DummyCheckpoint):
+        return None
     return _from_gguf(checkpoint) if isinstance(checkpoint, GgufCheckpoint) else _from_folder(checkpoint.path)
 
 

@@ -17,6 +17,7 @@ from itertools import accumulate, count
 from simpy.events import Event
 
 from engine.core.batch import Batch
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.scheduler import Scheduler
@@ -36,7 +37,7 @@ class Replica:
         self, clock: VirtualClock, number: int, config: EngineConfig, step_time: StepTimeModel, observer: Observer
     ) -> None:
         self.number = number
-        self.scheduler = Scheduler(config)
+        self.scheduler = Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
         self.num_outstanding = 0  # submitted and not finished
         self.busy_s = 0.0
         self.on_done: Callable[[Job], None] = lambda job: None

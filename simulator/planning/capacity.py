@@ -21,7 +21,7 @@ from simulator.output.wording import shortfall
 from simulator.parallel import ALONE, Workers, ordered
 from simulator.planning.criteria import is_placed, keeps
 from simulator.planning.doubt import TRIFLE, step_time_doubt
-from simulator.planning.feasible import check_feasible
+from simulator.planning.feasible import check_feasible, missed_alone
 from simulator.planning.interval import independent_mean
 from simulator.planning.probes import saturated_rate_per_s, unloaded
 from simulator.planning.steady import steady_run
@@ -143,10 +143,9 @@ def _doubted(
     say(f"Once more with passes {size:.0%} slower and faster")
     ends = []
     for factor in (1 + size, 1 - size):
-        try:
-            found = search(deployment.slowed(factor), first.rate_per_s / factor, NEAR * 2, say).rate_per_s
-        except InfeasibleError:
-            found = 0.0
+        scaled = deployment.slowed(factor)
+        beyond_any = missed_alone(deployment.scenario.slo.targets_s, unloaded(scaled)) is not None
+        found = 0.0 if beyond_any else search(scaled, first.rate_per_s / factor, NEAR * 2, say).rate_per_s
         ends.append(found / first.rate_per_s)
     low, high = (rate.low, rate.high) if math.isfinite(rate.high) else (rate.value, rate.value)
     span = (min(low, low * ends[0]), max(high, high * ends[1]))

@@ -1,5 +1,7 @@
 """Targets that no number of replicas meets: said at once, with the nearest change that would."""
 
+from collections.abc import Mapping
+
 from roofline.errors import HeadroomError, InfeasibleError, InputError
 from roofline.parallelism import degrees
 from simulator.deployment import Deployment, resolve
@@ -15,10 +17,13 @@ def check_feasible(deployment: Deployment, alone_s: dict[Metric, float]) -> None
     targets_s = deployment.scenario.slo.targets_s
     if not targets_s:
         raise InputError("slo is empty: a plan needs a target; give slo.ttft_ms, slo.tpot_ms or slo.e2e_ms.")
-    for metric, target_s in targets_s.items():
-        reached_s = alone_s.get(metric, 0.0)
-        if reached_s >= target_s:
-            raise InfeasibleError(_sentence(deployment, metric, target_s, reached_s))
+    if (metric := missed_alone(targets_s, alone_s)) is not None:
+        raise InfeasibleError(_sentence(deployment, metric, targets_s[metric], alone_s[metric]))
+
+
+def missed_alone(targets_s: Mapping[Metric, float], alone_s: Mapping[Metric, float]) -> Metric | None:
+    """The first target that requests with a replica each for themselves miss: no number of replicas meets it."""
+    return next((metric for metric, target_s in targets_s.items() if alone_s.get(metric, 0.0) >= target_s), None)
 
 
 def _sentence(deployment: Deployment, metric: Metric, target_s: float, reached_s: float) -> str:
@@ -41,6 +46,6 @@ def _remedy(deployment: Deployment) -> str:
             alone_s = unloaded(resolve(scenario.model_copy(update={"parallelism": parallelism})))
         except HeadroomError:
             return ""  # no link, or no room: the degree is no remedy
-        if all(alone_s.get(metric, 0.0) < target_s for metric, target_s in scenario.slo.targets_s.items()):
+        if missed_alone(scenario.slo.targets_s, alone_s) is None:
             return f"parallelism.tensor {degree}, or "
     return ""

@@ -17,7 +17,7 @@ from simulator.planning.binding import binding
 from simulator.planning.cost import cost_of
 from simulator.planning.criteria import is_settled
 from simulator.planning.doubt import TRIFLE, step_time_doubt
-from simulator.planning.feasible import check_feasible
+from simulator.planning.feasible import check_feasible, missed_alone
 from simulator.planning.probes import saturated_rate_per_s, unloaded
 from simulator.planning.search import smallest
 from simulator.planning.steady import steady_run
@@ -109,7 +109,8 @@ def _interval(trials: Trials, replicas: int) -> ReplicaInterval:
     trials.say(f"Once more with passes {doubt:.0%} faster and slower")
     fast, slow = (Trials(trials.deployment.slowed(scale), trials.say, trials.count) for scale in (1 - doubt, 1 + doubt))
     fewest = fast.fewest(round(replicas * (1 - doubt))) or replicas
-    most = slow.fewest(round(replicas * (1 + doubt)))
+    beyond_any = missed_alone(trials.deployment.scenario.slo.targets_s, unloaded(slow.deployment)) is not None
+    most = None if beyond_any else slow.fewest(round(replicas * (1 + doubt)))
     low = min(_least(trials, replicas), _least(fast, fewest))
     includes = (
         f"the simulation's chance (95 %), and step times {doubt:.1%} shorter or longer: {source}; not the forecast of "

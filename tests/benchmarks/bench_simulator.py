@@ -17,8 +17,8 @@ from engine.core.config import EngineConfig
 from engine.core.workload import Workload
 from engine.core.workload_files import read_workload
 from roofline.analytic import AnalyticStepTime
+from roofline.fitting import kv_blocks
 from roofline.hardware import Efficiency, accelerator
-from roofline.memory import kv_blocks
 from roofline.model_shape import ModelShape
 from simulator.fleet.cluster import FleetSpec, simulate
 from simulator.output.streaming import StreamingStats

@@ -46,12 +46,13 @@ def tiny_model(shape: ModelShape = TINY, dtype: torch.dtype = torch.float32) -> 
 
 
 def reference(checkpoint, dtype: torch.dtype = torch.float32):
-    """Transformers' model of a checkpoint: Llama, or Qwen3 where queries and keys are normalised."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    """Transformers' model of a checkpoint: Qwen3 with head norms, Qwen2 with its biases, else Llama."""
+    import transformers
 
     shape = checkpoint.shape
-    make_config, make_model = (Qwen3Config, Qwen3ForCausalLM) if shape.qk_norm else (LlamaConfig, LlamaForCausalLM)
-    config = make_config(
+    qwen2 = shape.attention_bias and not shape.attention_output_bias
+    family = "Qwen3" if shape.qk_norm else "Qwen2" if qwen2 else "Llama"
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -65,7 +66,7 @@ def reference(checkpoint, dtype: torch.dtype = torch.float32):
         tie_word_embeddings=shape.tie_embeddings,
         attention_bias=shape.attention_bias,
     )
-    model = make_model(config).eval()
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     state = {name: checkpoint.tensor(name) for name in tensor_sizes(shape)}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}

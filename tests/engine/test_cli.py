@@ -47,6 +47,10 @@ def test_a_system_prompt_changes_the_answer(folder):
         (["abc", "--raw", "--system", "x"], "--system belongs to the chat format"),
         (["abc", "--stop", ""], "stop is"),
         (["abc", "--threads", "100000"], "threads is 100000; it must be from 1 to 1024"),
+        (["abc", "--device", "gpu"], "device is 'gpu'; choose auto, cpu or cuda"),
+        (["abc", "--device", "cpu", "--kv-cache-dtype", "fp8"], "kv_cache_dtype fp8 needs a GPU"),
+        (["abc", "--load-format", "onnx"], "load_format is 'onnx'; choose auto, safetensors, gguf, dummy"),
+        (["abc", "--load-format", "dummy", "--model", "nowhere"], "model 'nowhere' is not in the catalogue"),
         ([b"ab\xff"], "the prompt is not UTF-8 text (invalid start byte at byte 2)"),
     ],
 )
@@ -64,5 +68,5 @@ def test_a_prompt_beyond_the_context_is_one_sentence(folder):
 def test_help_names_every_option():
     done = engine("generate", "--help")
     assert done.returncode == 0
-    for option in ("--model", "--max-tokens", "--temperature", "--top-k", "--top-p", "--seed", "--system", "--raw"):
+    for option in ("--model", "--max-tokens", "--temperature", "--top-k", "--top-p", "--seed", "--system", "--raw", "--device"):
         assert option in done.stdout

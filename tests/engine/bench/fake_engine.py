@@ -6,7 +6,7 @@ from engine.bench.interrupt import Interrupt
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.scheduler import Scheduler
-from engine.serving.llm import Completion, StepResult, StepTimings
+from engine.serving.results import Completion, StepResult, StepTimings
 
 
 class FakeClock:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bench import serve, steps
-from engine.bench.attainment import roofline_share
-from engine.bench.grid import Grid
+from engine.bench.attainment import ServedModel, roofline_share, shares
+from engine.bench.gpu import Gpu
+from engine.bench.grid import SKEWS, Grid
 from engine.bench.load import Load
 from engine.bench.machine import Machine, measure_machine
 from engine.bench.prompts import prompt_token_ids
@@ -118,7 +119,10 @@ def test_a_cap_below_one_is_refused(tiny):
         serve.prepare(LLM(tiny, None, CONFIG), workload, seed=0, max_concurrency=0)
 
 
-GRID = Grid(decode_batches=(1, 3), contexts=(8, 20), chunks=(4, 30), histories=(0, 16), mixed_chunks=(5,), repeats=3)
+GRID = Grid(
+    decode_batches=(1, 3), contexts=(8, 20), chunks=(4, 30), histories=(0, 16), mixed_chunks=(5,), packs=(3,),
+    skewed_batches=(3,), repeats=3,
+)  # fmt: skip
 
 
 def grid_engine(tiny, **settings) -> LLM:
@@ -134,15 +138,24 @@ def test_a_grid_measures_the_compositions_asked_for(tiny, tmp_path):
     table = require_for_fit(read_trace(tmp_path / "t"))
     assert len(table) == GRID.num_points == len(ticks)
     assert not llm.has_work and (table["num_preempted"] == 0).all()
-    prefills = table[table["num_decode_seqs"] == 0]
+    prefills = table[(table["num_decode_seqs"] == 0) & (table["num_prefill_seqs"] == 1)]
     assert list(zip(prefills["prefill_tokens"], prefills["prefill_kv_tokens"], strict=True)) == list(
         GRID.prefill_points()
     )
+    packed = table[table["num_prefill_seqs"] > 1]
+    assert packed[["prefill_tokens", "num_prefill_seqs", "prefill_kv_tokens"]].values.tolist() == [[30, 3, 0]]
+    assert packed["prefill_attn_pairs"].tolist() == [3 * 10 * 11 // 2]
     decodes = table[table["num_prefill_seqs"] == 0]
-    assert decodes["num_decode_seqs"].tolist() == [3, 1, 3, 1]
-    mean_context = decodes["decode_kv_tokens"] / decodes["num_decode_seqs"]
+    level, skewed = decodes.iloc[:-2], decodes.iloc[-2:]
+    assert level["num_decode_seqs"].tolist() == [3, 1, 3, 1]
+    mean_context = level["decode_kv_tokens"] / level["num_decode_seqs"]
     room = GRID.decode_room(GRID.least_budget)
     assert all(low <= seen <= low + room for low, seen in zip([8, 8, 20, 20], mean_context, strict=True))
+    assert skewed["num_decode_seqs"].tolist() == [3, 3] == [3] * len(SKEWS)
+    for row, skew in zip(skewed.to_dict("records"), SKEWS, strict=True):
+        wanted = GRID.skewed_contexts(3, skew)
+        assert sum(wanted) <= row["decode_kv_tokens"] <= sum(wanted) + 3 * room
+        assert row["decode_kv_max"] > row["decode_kv_tokens"] / 3  # one context is longer than the others
     mixed = table[(table["num_prefill_seqs"] > 0) & (table["num_decode_seqs"] > 0)]
     assert mixed["num_decode_seqs"].tolist() == [3, 1, 3, 1] and (mixed["prefill_tokens"] == 5).all()
     assert set(mixed["prefill_kv_tokens"]) == {0, 16}
@@ -165,22 +178,55 @@ def test_a_grid_that_cannot_be_run_is_refused(tiny, settings, error, message):
         steps.prepare(grid_engine(tiny, **settings), GRID, seed=0)
 
 
+def test_points_beyond_the_memory_allowed_are_left_out():
+    whole = Grid(decode_batches=(1, 4), contexts=(10, 100), mixed_chunks=(), skewed_batches=())
+    capped = replace(whole, max_decode_tokens=100)
+    assert whole.decode_levels() == [(10, (4, 1)), (100, (4, 1))]
+    assert capped.decode_levels() == [(10, (4, 1)), (100, (1,))]
+    assert whole.num_points - capped.num_points == 1
+    assert capped.num_blocks(16, 1024) < whole.num_blocks(16, 1024)
+
+
+@given(
+    batch=st.integers(1, 64),
+    contexts=st.lists(st.integers(1, 5000), min_size=1, max_size=4),
+    skew=st.sampled_from(SKEWS),
+)
+def test_skewed_contexts_start_at_the_longest_and_stay_within_the_grid(batch, contexts, skew):
+    found = Grid(contexts=tuple(contexts)).skewed_contexts(batch, skew)
+    assert len(found) == batch and found[0] == max(contexts)
+    assert found == sorted(found, reverse=True) and min(found) >= min(contexts)
+
+
 def test_a_grid_needs_sensible_numbers():
-    for wrong in ({"chunks": ()}, {"contexts": (0,)}, {"histories": (-16,)}, {"repeats": 0}):
+    wrongs = ({"chunks": ()}, {"contexts": (0,)}, {"histories": (-16,)}, {"repeats": 0}, {"packs": (0,)})
+    for wrong in (*wrongs, {"max_decode_tokens": 31}):
         with pytest.raises(InputError):
             Grid(**wrong)
 
 
 def test_the_roofline_share_is_one_at_the_bound_and_half_at_twice_its_time(tiny):
-    llm = grid_engine(tiny)
+    llm, served, ceilings = grid_engine(tiny), ServedModel(TINY, "fp32", "fp32"), MACHINE.hardware()
     table = steps.prepare(llm, GRID, seed=0).run(MACHINE, lambda: None).steps
-    share = roofline_share(table, TINY, MACHINE, "fp32")
+    share = roofline_share(table, served, ceilings)
     at_bound = table.assign(wall_s=share.fraction * share.busy_s / len(table))
-    assert roofline_share(at_bound, TINY, MACHINE, "fp32").fraction == pytest.approx(1.0)
-    twice = roofline_share(at_bound.assign(wall_s=2 * at_bound["wall_s"]), TINY, MACHINE, "fp32")
+    assert roofline_share(at_bound, served, ceilings).fraction == pytest.approx(1.0)
+    twice = roofline_share(at_bound.assign(wall_s=2 * at_bound["wall_s"]), served, ceilings)
     assert twice.fraction == pytest.approx(0.5)
     assert max(twice.mbu, twice.mfu) <= 0.5 + 1e-9  # no ceiling is used more than the bound that they make
-    assert roofline_share(table.iloc[:0], TINY, MACHINE, "fp32") is None
+    assert shares(table.iloc[:0], served, MACHINE) is None
+
+
+def test_a_gpu_is_held_against_its_datasheet_too(tiny):
+    gpu = Gpu("NVIDIA H200", 150_000_000_000, 132, 60 << 20, "9.0", "580.1", {"sm_mhz": 1980.0})
+    machine = replace(MACHINE, name=gpu.name, copy_bytes_per_s=4.3e12, gemm_flop_per_s={"bf16": 7.8e14}, gpu=gpu)
+    table = steps.prepare(grid_engine(tiny), GRID, seed=0).run(machine, lambda: None).steps
+    found = shares(table, ServedModel(TINY, "bf16", "bf16"), machine)
+    assert machine.name == "H200" and machine.as_dict()["driver"] == "580.1"
+    assert found.measured.mbu / found.datasheet.mbu == pytest.approx(4.8e12 / 4.3e12)  # the catalogue's H200
+    assert found.measured.mfu / found.datasheet.mfu == pytest.approx(989e12 / 7.8e14)
+    unknown = replace(gpu, device_name="NVIDIA Something 9")
+    assert unknown.name == "NVIDIA Something 9" and replace(machine, gpu=unknown).datasheet() is None
 
 
 def test_this_machine_can_be_measured(monkeypatch):

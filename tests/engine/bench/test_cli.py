@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from engine.core.metrics import summarize
 from engine.core.trace import read_trace
 from roofline.errors import CapacityError, InputError, ModelError, TraceError
+from tests.engine.bench.tiny_preset import tiny_preset
 
 SMALL = ["--input-len", "uniform:8:24", "--output-len", "4", "--request-rate", "inf", "--num-requests", "4"]
 SHORT_STEPS = ["--max-num-batched-tokens", "64", "--max-num-seqs", "16"]  # a warm-up of 64 tokens, not of 512
@@ -41,23 +42,29 @@ def test_serve_writes_a_trace_and_the_bench_json(tmp_path):
     assert sorted(entry.name for entry in out.iterdir()) == ["bench.json", "meta.json", "requests.csv", "steps.csv"]
 
 
-@pytest.mark.model
-def test_few_blocks_force_preemptions_and_the_table_says_so(tmp_path):
+@pytest.fixture
+def dummy(tmp_path):
+    """Options of a tiny engine of random weights."""
+    tiny_preset(tmp_path / "tiny")
+    return ["--model", tmp_path / "tiny", "--load-format", "dummy", "--device", "cpu"]
+
+
+def test_few_blocks_force_preemptions_and_the_table_says_so(dummy, tmp_path):
     sizes = ["--input-len", "30", "--output-len", "40", "--request-rate", "inf", "--num-requests", "4"]
-    result = bench("serve", *sizes, *SHORT_STEPS, "--num-blocks", 10, "--out", tmp_path / "t")
+    result = bench("serve", *dummy, *sizes, *SHORT_STEPS, "--num-blocks", 10, "--out", tmp_path / "t")
     assert result.exit_code == 0, result.exception
     preemptions = read_trace(tmp_path / "t").requests["num_preemptions"].sum()
     assert preemptions > 0 and f"{preemptions} preemptions" in result.stdout
     assert "of the roofline" in result.stdout and "TTFT" in result.stdout
 
 
-@pytest.mark.model
-def test_steps_writes_a_trace_of_steps(tmp_path):
+def test_steps_writes_a_trace_of_steps(dummy, tmp_path):
     lists = ["--decode-batches", "1,2", "--contexts", "16", "--chunks", "8", "--histories", "0,16"]
-    result = bench("steps", *lists, "--mixed-chunks", "8", "--repeats", 1, "--out", tmp_path / "t")
+    more = ["--mixed-chunks", "8", "--packs", "2", "--skewed-batches", "", "--repeats", 1, "--out", tmp_path / "t"]
+    result = bench("steps", *dummy, *lists, *more)
     assert result.exit_code == 0, result.exception
     trace = read_trace(tmp_path / "t")
-    assert len(trace.steps) == 6 and not len(trace.requests.columns)
+    assert len(trace.steps) == 7 and not len(trace.requests.columns)
     assert trace.meta["workload"]["contexts"] == [16]
 
 
@@ -80,10 +87,9 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(tmp_path, arguments, err
     assert not (tmp_path / "t").exists()
 
 
-@pytest.mark.model
-def test_what_the_model_cannot_serve_is_refused_before_the_run(tmp_path):
+def test_what_the_model_cannot_serve_is_refused_before_the_run(dummy, tmp_path):
     sizes = ["--input-len", "100", "--num-blocks", "4", "--num-requests", "1"]
-    result = bench("serve", *sizes, "--out", tmp_path / "t")
+    result = bench("serve", *dummy, *sizes, "--out", tmp_path / "t")
     assert isinstance(result.exception, CapacityError) and "raise num_blocks" in str(result.exception)
     assert not (tmp_path / "t").exists()
 

@@ -1,6 +1,7 @@
 """The scheduler and the naive one driven side by side: every decision, count and block is compared after every step."""
 
 from engine.core.batch import Batch
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
 from engine.core.request import Request, Status
 from engine.core.scheduler import Scheduler
@@ -8,11 +9,16 @@ from tests.engine.core.naive_scheduler import Naive, NaiveScheduler
 
 
 class Pair:
-    """Two schedulers under one caller; `answers[name]` is the number of tokens a request will have produced."""
+    """Two schedulers under one caller; `answers[name]` is the number of tokens a request will have produced.
 
-    def __init__(self, config: EngineConfig):
+    With `counted` the fast one has a pool of counts in place of block ids; that allows no caching and no drafts.
+    """
+
+    def __init__(self, config: EngineConfig, counted: bool = False):
         self.config = config
-        self.fast, self.slow = Scheduler(config), NaiveScheduler(config)
+        self.counted = counted
+        self.fast = Scheduler(config, BlockPool(config) if counted else None)
+        self.slow = NaiveScheduler(config)
         self.requests: dict[str, tuple[Request, Naive]] = {}
         self.answers: dict[str, int] = {}
         self.produced: dict[str, int] = {}
@@ -125,12 +131,13 @@ class Pair:
         assert blocks.num_free + blocks.num_used == self.config.usable_blocks
         assert [r.request_id for r in self.fast.running] == [r.name for r in self.slow.running]
         assert len(self.fast.waiting) == len(self.slow.waiting)
-        assert blocks.num_used == len({b for r in self.fast.running for b in r.block_ids})
+        if not self.counted:
+            assert blocks.num_used == len({b for r in self.fast.running for b in r.block_ids})
         for request, naive in self.requests.values():
             if request.status is not Status.FINISHED:
                 assert request.num_computed_tokens == naive.computed, request.request_id
                 assert request.num_tokens == naive.known + naive.pending
-                assert len(request.block_ids) == len(naive.blocks)
+                assert blocks.num_owned(request) == len(naive.blocks)
                 assert request.num_preemptions == naive.preempted
                 assert request.num_cached_tokens == naive.cached
             else:

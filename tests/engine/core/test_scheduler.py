@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.core.block_pool import BlockPool
 from engine.core.config import EngineConfig
 from engine.core.request import Request
 from engine.core.scheduler import Scheduler
@@ -58,14 +59,16 @@ def add_random(pair: Pair, data):
 @settings(max_examples=400, deadline=None)
 @given(configs(), st.data())
 def test_every_decision_equals_the_naive_schedulers(config, data):
-    pair = Pair(config)
+    counted = not config.enable_prefix_caching and data.draw(st.booleans(), "counted blocks")
+    pair = Pair(config, counted)
     depth = 2 if config.async_scheduling else 1
+    drafting = not (config.async_scheduling or counted)
     for _ in range(data.draw(st.integers(5, 60), "steps")):
         for _ in range(data.draw(st.sampled_from([0, 0, 0, 1, 3]), "arrivals")):
             add_random(pair, data)
         if pair.alive() and data.draw(st.integers(0, 15), "abort") == 0:
             pair.abort(data.draw(st.sampled_from(pair.alive())))
-        if not config.async_scheduling and pair.alive() and data.draw(st.integers(0, 3), "draft") == 0:
+        if drafting and pair.alive() and data.draw(st.integers(0, 3), "draft") == 0:
             pair.propose(data.draw(st.sampled_from(pair.alive())), data.draw(st.integers(0, 4)))
         pair.schedule()
         late = data.draw(st.booleans(), "abort in flight")
@@ -159,7 +162,8 @@ def test_a_request_that_could_never_run_is_refused():
 def decode_runs(draw):
     """A pair of identical schedulers in mid-flight: one will step, one will be fast-forwarded."""
     config = draw(configs())
-    twins = Scheduler(config), Scheduler(config)
+    counted = not config.enable_prefix_caching and draw(st.booleans())
+    twins = Scheduler(config), Scheduler(config, BlockPool(config) if counted else None)
     for i in range(draw(st.integers(1, 10))):
         prompt = draw(st.integers(1, config.max_model_len - 1))
         output = draw(st.integers(1, 40))
@@ -173,7 +177,7 @@ def decode_runs(draw):
 def counts(scheduler):
     """What each running request has; which of the free blocks it got depends on the order and decides nothing."""
     return [
-        (r.request_id, r.num_computed_tokens, r.num_tokens, len(r.block_ids), r.num_keyed_blocks)
+        (r.request_id, r.num_computed_tokens, r.num_tokens, scheduler.blocks.num_owned(r), r.num_keyed_blocks)
         for r in scheduler.running
     ]
 

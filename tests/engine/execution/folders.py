@@ -50,6 +50,11 @@ def write_folder(folder: Path, checkpoint: MemoryCheckpoint, num_files: int = 2)
         part = {name: checkpoint.tensors[name] for name in names[index::num_files]}
         save_file(part, folder / f"model-{index + 1:05}-of-{num_files:05}.safetensors")
     (folder / "config.json").write_text(json.dumps(config_of(checkpoint.shape)))
+    return write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """The tokenizer's files of a Hugging Face folder."""
     tiny_backend().save(str(folder / "tokenizer.json"))
     special = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": CHAT}
     (folder / "tokenizer_config.json").write_text(json.dumps(special))
@@ -62,20 +67,23 @@ def permute(tensor, heads):
     return rows.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def write_gguf(path: Path, checkpoint: MemoryCheckpoint, pre_tokeniser: str = "smollm") -> Path:
-    """A GGUF file in float32."""
+def write_gguf(
+    path: Path, checkpoint: MemoryCheckpoint, pre_tokeniser: str = "smollm", architecture: str = "llama"
+) -> Path:
+    """A GGUF file in float32; llama.cpp permutes rows of the architecture `llama` alone."""
     from gguf import GGUFWriter
 
     from engine.execution.checkpoint import gguf_name
 
     shape = checkpoint.shape
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, architecture)
     writer.add_block_count(shape.num_layers)
     writer.add_context_length(shape.max_position)
     writer.add_embedding_length(shape.hidden_size)
     writer.add_feed_forward_length(shape.intermediate_size)
     writer.add_head_count(shape.num_heads)
     writer.add_head_count_kv(shape.num_kv_heads)
+    writer.add_key_length(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_vocab_size(shape.vocab_size)
@@ -87,7 +95,8 @@ def write_gguf(path: Path, checkpoint: MemoryCheckpoint, pre_tokeniser: str = "s
     writer.add_eos_token_id(1)
     writer.add_chat_template(CHAT)
     for name, tensor in checkpoint.tensors.items():
-        heads = {"q_proj": shape.num_heads, "k_proj": shape.num_kv_heads}.get(name.split(".")[-2])
+        permuted = {"q_proj": shape.num_heads, "k_proj": shape.num_kv_heads} if architecture == "llama" else {}
+        heads = permuted.get(name.split(".")[-2])
         array = tensor.numpy() if heads is None else permute(tensor.numpy(), heads)
         writer.add_tensor(gguf_name(name), array.copy())
     writer.write_header_to_file()

@@ -8,7 +8,7 @@ import torch
 from engine.execution.model import Llama
 from engine.execution.weights import load_weights, random_weights, tensor_sizes
 from roofline.errors import InputError, ModelError
-from roofline.model_config import RopeScaling
+from roofline.model_parts import RopeScaling
 from roofline.model_shape import ModelShape
 from tests.engine.execution.passes import logits_of
 from tests.engine.models import TINY, MemoryCheckpoint, reference

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from engine.core.sampling_params import GREEDY_BELOW
-from engine.execution.sampler import sample, uniforms
+from engine.execution.sampler import sample
 from engine.execution.sequence import SETTINGS
-from engine.kernels.sampling import CANDIDATES, Filters, draw, greedy
+from engine.kernels.sampling import CANDIDATES, Filters, draw, greedy, logprobs, uniforms
 
 
 def filters(rows, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -140,3 +140,27 @@ def test_the_same_seed_draws_anew_at_every_position():
 
 def test_the_lowest_temperature_is_still_a_distribution(logits):
     assert (drawn(logits, temperature=GREEDY_BELOW) == greedy(logits[None])[0]).all()
+
+
+def test_tokens_as_likely_as_the_last_one_kept_are_kept():
+    logits = torch.tensor([1.0, 2.0, 1.0, 0.0, 1.0])
+    assert set(drawn(logits, top_k=2).tolist()) == {0, 1, 2, 4}
+    assert set(drawn(logits, top_k=1).tolist()) == {1}
+
+
+def test_draws_go_in_the_order_of_ids_with_filters_or_without(logits):
+    for filtered in ({}, {"top_k": 30}, {"top_p": 0.9}, {"min_p": 0.01}):
+        assert (drawn(logits, **filtered).diff() >= 0).all()
+
+
+@given(seed=st.integers(0, 1000), num_top=st.integers(0, 5))
+def test_logprobs_are_the_models_own(seed, num_top):
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(seed))
+    tokens = torch.tensor([4, 0, 19])
+    got = logprobs(logits, tokens, num_top)
+    expected = logits.double().log_softmax(-1)
+    for row in range(3):
+        order = sorted(range(20), key=lambda token: -logits[row, token])
+        assert got.top_ids[row].tolist() == order[:num_top]
+        assert got.chosen[row].item() == pytest.approx(expected[row, tokens[row]].item(), abs=1e-5)
+        assert got.top[row].tolist() == pytest.approx(expected[row, order[:num_top]].tolist(), abs=1e-5)

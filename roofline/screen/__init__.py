@@ -1,0 +1,1 @@
+"""What the commands of `roofline` print: tables for people and one JSON document for scripts."""
