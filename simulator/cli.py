@@ -15,9 +15,12 @@ from simulator import run as runs
 from simulator import scenario_file
 from simulator import sweep as sweeps
 from simulator.grid import Question
-from simulator.output import exports, tables
+from simulator.output import exports, pages, tables
+from simulator.output.attribution import WHOLES, attribution
 from simulator.output.formats.files import FORMATS, check_name
 from simulator.output.formats.files import export as write_as
+from simulator.output.report import plan_sections, write_report
+from simulator.output.wording import plan_sentence
 from simulator.parallel import Workers
 from simulator.planning import load_curve as curves
 from simulator.planning.capacity import SEEDS, Effort
@@ -40,6 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 Rate = Annotated[float | None, typer.Option(help="Requests/s of the fleet, in place of the scenario's.")]
 Replicas = Annotated[int | None, typer.Option(help="Replicas, in place of the scenario's fleet.replicas.")]
 Jobs = Annotated[int, typer.Option(help="Processes to work with; 0: one a core.")]
+Report = Annotated[Path | None, typer.Option(help="Also write one HTML file with figures; it opens offline.")]
 Seed = Annotated[int | None, typer.Option(help="In place of the scenario's.")]
 
 
@@ -48,6 +52,7 @@ def run(
     scenario: ScenarioFile,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the trace; an older trace there is replaced.")],
+    report: Report = None,
     replicas: Replicas = None,
     rate: Rate = None,
     seed: Seed = None,
@@ -63,22 +68,33 @@ def run(
         task = bar.add_task("Simulating, at most", total=asked.run.max_requests)
         done = runs.run(asked, lambda count: bar.advance(task, count))
     runs.write(done, out)
+    steady = runs.measured(done)
+    found = [attribution(steady, metric, asked.slo.percentile) for metric in WHOLES]
+    if report is not None:
+        pages.write_run(report, done.result, steady)
     if as_json:
-        console.print_json({"trace": str(out), **exports.run_json(done.result)})
+        parts = {one.metric: exports.attribution_json(one) for one in found if one is not None}
+        console.print_json({"trace": str(out), **exports.run_json(done.result), "attribution": parts})
         return
     tables.print_run(done.result)
-    console.out.print(f"Wrote {out}.", highlight=False)
+    tables.print_attribution([one for one in found if one is not None])
+    _tell_written(out, report)
 
 
 @app.command()
-def plan(scenario: ScenarioFile, *, rate: Rate = None, seed: Seed = None, as_json: AsJson = False) -> None:
+def plan(
+    scenario: ScenarioFile, *, rate: Rate = None, seed: Seed = None, report: Report = None, as_json: AsJson = False
+) -> None:
     """Find the fewest replicas that meet the targets at the offered load: cost, margin, reason."""
     asked = _read(scenario, {"workload.request_rate": rate, "seed": seed})
     found = make_plan(asked, _say)
+    if report is not None:
+        write_report(report, f"{asked.name}: plan", plan_sentence(found), plan_sections(found))
     if as_json:
         console.print_json(exports.plan_json(found))
     else:
         tables.print_plan(found)
+        _tell_written(report)
 
 
 @app.command()
@@ -123,10 +139,12 @@ def sweep(
     ray: Annotated[
         bool, typer.Option("--ray", help="Work on a Ray cluster: RAY_ADDRESS's, or one on this machine.")
     ] = False,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the same of a grid of scenarios; write sweep.parquet. A sweep that was stopped goes on where it was."""
-    points = grids.grid(scenario_file.load(scenario), [grids.parse_axis(text) for text in vary], ask)
+    asked = scenario_file.load(scenario)
+    points = grids.grid(asked, [grids.parse_axis(text) for text in vary], ask)
     workers = Workers(jobs, "ray" if ray else "processes")
     with console.progress("points") as bar:
         task = bar.add_task(f"Sweeping ({ask})", total=len(points))
@@ -135,11 +153,14 @@ def sweep(
         except KeyboardInterrupt:
             _say(f"{sweeps.num_stored(points, out)} of {len(points)} points are stored; the same command goes on.")
             raise
+    varied = list(points[0].values)
+    if report is not None:
+        pages.write_sweep(report, pages.SweepTable(table, varied, ask), asked)
     if as_json:
-        console.print_json(exports.sweep_json(table, [str(field) for field in points[0].values], out))
+        console.print_json(exports.sweep_json(table, varied, out))
     else:
-        tables.print_sweep(table, list(points[0].values), ask)
-        console.out.print(f"Wrote {out / sweeps.RESULT_FILE}.", highlight=False)
+        tables.print_sweep(table, varied, ask)
+        _tell_written(out / sweeps.RESULT_FILE, report)
 
 
 @app.command()
@@ -152,6 +173,7 @@ def compare(
         int, typer.Option(help="Independent draws of arrivals and lengths, the same for each scenario.")
     ] = COMPARED,
     jobs: Jobs = 1,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate scenarios under the same seeds; show their figures and how sure the differences from the first are."""
@@ -159,10 +181,13 @@ def compare(
     with console.progress("runs") as bar:
         task = bar.add_task("Comparing", total=len(asked) * seeds)
         found = compare_scenarios(asked, seeds, Workers(jobs), lambda count: bar.advance(task, count))
+    if report is not None:
+        pages.write_comparison(report, found)
     if as_json:
         console.print_json(exports.compare_json(found))
     else:
         tables.print_comparison(found)
+        _tell_written(report)
 
 
 @app.command()
@@ -238,6 +263,12 @@ def _read(path: Path, changes: dict[str, float | int | None]) -> Scenario:
 
 def _say(sentence: str) -> None:
     console.err.print(f"  {console.escape(sentence)}", style="dim", highlight=False)
+
+
+def _tell_written(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            console.out.print(f"Wrote {path}.", highlight=False)
 
 
 def main() -> None:

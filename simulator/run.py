@@ -43,13 +43,17 @@ def check_folder(folder: Path) -> None:
     check_writable(folder)
 
 
-def summary(done: Run) -> dict[str, Any]:
-    """The run as `vllm bench serve` would report it, without the warm-up; `steady_state` says what it is worth."""
+def measured(done: Run) -> Trace:
+    """The run without its warm-up and without what came after its figures; its steps are all there."""
     first = done.result.warmup_requests
     rows = done.trace.requests.iloc[first : first + done.result.num_requests]
-    measured = replace(done.trace, requests=rows.reset_index(drop=True))
-    result = bench_result(measured, slo_of(done.trace), detailed=False)
-    return result | {"steady_state": done.result.verdict, "warmup_requests": first}
+    return replace(done.trace, requests=rows.reset_index(drop=True))
+
+
+def summary(done: Run) -> dict[str, Any]:
+    """The run as `vllm bench serve` would report it, without the warm-up; `steady_state` says what it is worth."""
+    result = bench_result(measured(done), slo_of(done.trace), detailed=False)
+    return result | {"steady_state": done.result.verdict, "warmup_requests": done.result.warmup_requests}
 
 
 def slo_of(trace: Trace) -> Slo | None:

@@ -6,7 +6,7 @@ those parts are 0 and their time is in the part after them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from engine.core.trace_meta import ClientLink, client_link
 from roofline.step_time import FloatArray
 
 Whole = Literal["ttft_s", "e2e_s"]
+WHOLES: tuple[Whole, ...] = get_args(Whole)
 
 # In the order in which a request goes through them; docs as people read them, and what would make each smaller.
 TTFT_PARTS: dict[str, str] = {

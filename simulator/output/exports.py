@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from simulator.output.attribution import Attribution
 from simulator.output.results import CONFIDENCE, Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import plan_sentence
 from simulator.planning.compare import Comparison
@@ -54,6 +55,12 @@ def capacity_json(capacity: Capacity) -> dict[str, Any]:
     }  # fmt: skip
     plain: dict[str, Any] = _plain(head)
     return {**plain, "kept": run_json(capacity.kept), "missed": run_json(capacity.missed)}
+
+
+def attribution_json(found: Attribution) -> dict[str, Any]:
+    """What a latency consists of, in seconds, with the part that the slowest owe most to."""
+    plain: dict[str, Any] = _plain(found)
+    return {**plain, "largest": found.largest, "knob": found.knob}
 
 
 def compare_json(comparison: Comparison) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from roofline import console
 from simulator.grid import Question
+from simulator.output.attribution import Attribution
 from simulator.output.report import replay_section
 from simulator.output.results import Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import (
@@ -43,6 +44,18 @@ def print_run(result: RunResult) -> None:
     )
     for note in result.notes:
         _say(note, "yellow")
+
+
+def print_attribution(found: Sequence[Attribution]) -> None:
+    """What latencies consist of, all requests beside the slowest, and what would help."""
+    for one in found:
+        table = Table(f"mean {one.metric[:-2].upper()} by part", "all requests", f"slowest {one.num_tail:,}")
+        for part in one.mean_s:
+            if max(one.mean_s[part], one.tail_s[part]) > 1e-9:
+                table.add_row(part, in_ms(one.mean_s[part]), in_ms(one.tail_s[part]))
+        console.out.print(table)
+    for one in found:
+        _say(f"{one.metric[:-2].upper()} of the slowest owes most to {one.largest}: {one.knob}.")
 
 
 def print_replay(replay: Replay) -> None:

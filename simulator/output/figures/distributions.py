@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from roofline.step_time import FloatArray
 from simulator.output.attribution import E2E_PARTS, TTFT_PARTS, Attribution
-from simulator.output.figures.style import BLUE, SERIES, add_target, log_axis, styled
+from simulator.output.figures.style import BLUE, LINE, SERIES, add_target, log_axis, styled
 from simulator.output.results import Metric, RunResult
 from simulator.output.wording import METRIC_NAMES
 
@@ -40,7 +40,7 @@ def latency_parts(found: Attribution) -> go.Figure:
     names = TTFT_PARTS if found.metric == "ttft_s" else E2E_PARTS
     bars = [f"slowest {found.num_tail:,} (above p{found.percentile:g})", f"all {found.num_requests:,} requests"]
     figure = go.Figure()
-    for colour, (part, told) in zip((*SERIES, "#000000"), names.items(), strict=False):
+    for colour, (part, told) in zip((*SERIES, LINE), names.items(), strict=False):
         values = [found.tail_s[part] * 1e3, found.mean_s[part] * 1e3]
         if max(values) > 1e-6:
             figure.add_bar(

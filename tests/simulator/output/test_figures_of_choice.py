@@ -8,21 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roofline.analytic import AnalyticStepTime
-from roofline.hardware import Efficiency, accelerator
-from roofline.memory import MemoryLayout, memory_plan
-from roofline.model_shape import ModelShape
-from roofline.step_time import BatchWork
 from simulator.output.attribution import attribution
-from simulator.output.figures import choice, distributions, machine, sweep, timeline
+from simulator.output.figures import choice, distributions, sweep, timeline
 from simulator.output.figures.choice import OwnFleet
 from simulator.output.results import Estimate
 from simulator.output.timeline import timeline as over_time
 from simulator.planning.compare import Comparison, Contender
 from tests.simulator.output.runs import crowded
 from tests.simulator.scenarios import small
-
-SHAPE, H100 = ModelShape.from_catalogue("llama-3.1-8b"), accelerator("H100")
 
 
 @pytest.fixture(scope="module")
@@ -112,32 +105,6 @@ def test_the_api_figure_marks_where_they_part():
     figure = choice.own_fleet_against_api(OwnFleet(2920, 2e9), 2.0)
     assert figure.layout.shapes[0].x0 == pytest.approx(OwnFleet(2920, 2e9).break_even_tokens(2.0) / 1e9)
     assert choice.own_fleet_against_api(OwnFleet(2920, 2e9), 0.5).layout.shapes == ()
-
-
-def test_memory_parts_fill_the_card():
-    plan = memory_plan(SHAPE, H100, Efficiency.prior(H100), MemoryLayout())
-    figure = machine.memory_stack({"all": plan, "few": plan}, {"few": 1001})
-    for place in (0, 1):
-        assert sum(bar.x[place] for bar in figure.data) == pytest.approx(plan.memory_bytes / machine.GIB)
-    assert drawn(figure, "free").x[0] < 0.01 < drawn(figure, "free").x[1]
-    assert f"{plan.kv_tokens:,} tokens" in figure.layout.annotations[0].text
-    assert "16,000 tokens" in figure.layout.annotations[1].text
-
-
-def test_no_operator_is_above_its_roof():
-    model = AnalyticStepTime(SHAPE, H100, Efficiency.prior(H100))
-    passes = {
-        "prefill": BatchWork(1, 2048, 0, 2048 * 2049 // 2, 0, 0, 0, 0),
-        "decode": BatchWork(0, 0, 0, 0, 32, 32, 32_000, 1500),
-    }
-    figure = machine.roofline({name: model.breakdown(work) for name, work in passes.items()}, H100)
-    peak = H100.dense_flops_per_s["bf16"]
-    for name in passes:
-        points = drawn(figure, name)
-        assert len(points.x) >= 2
-        roof = np.minimum(np.array(points.x) * H100.memory_bytes_per_s, peak) / 1e12
-        assert (np.array(points.y) <= roof * (1 + 1e-9)).all()
-    assert max(drawn(figure, "decode").x) < max(drawn(figure, "prefill").x)
 
 
 def test_the_parts_of_a_latency_stack_to_it(trace):
