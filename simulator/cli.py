@@ -51,7 +51,10 @@ Seed = Annotated[int | None, typer.Option(help="In place of the scenario's.")]
 def run(
     scenario: ScenarioFile,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the trace; an older trace there is replaced.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the trace; an older trace there is replaced. Without it only figures are kept."),
+    ] = None,
     report: Report = None,
     replicas: Replicas = None,
     rate: Rate = None,
@@ -60,24 +63,50 @@ def run(
 ) -> None:
     """Simulate the fleet as it is until its steady state is known; write the run as a trace folder.
 
-    Beside the tables lies bench.json, in the format of `vllm bench serve`, marked as simulated.
+    Beside the tables lies bench.json, in the format of `vllm bench serve`, marked as simulated. A trace grows with the
+    run; without --out and --report, memory does not grow with tokens and steps.
     """
     asked = _read(scenario, {"fleet.replicas": replicas, "workload.request_rate": rate, "seed": seed})
-    runs.check_folder(out)
+    if out is not None:
+        runs.check_folder(out)
     with console.progress("requests") as bar:
         task = bar.add_task("Simulating, at most", total=asked.run.max_requests)
-        done = runs.run(asked, lambda count: bar.advance(task, count))
-    runs.write(done, out)
+        if out is None and report is None:
+            seen = runs.overview(asked, lambda count: bar.advance(task, count))
+        else:
+            done = runs.run(asked, lambda count: bar.advance(task, count))
+    if out is None and report is None:
+        _show_overview(seen, as_json)
+    else:
+        _show_run(done, (out, report), as_json)
+
+
+def _show_overview(seen: runs.Overview, as_json: bool) -> None:
+    if as_json:
+        console.print_json({**exports.run_json(seen.result), "itl_s": seen.itl_s})
+        return
+    tables.print_run(seen.result)
+    if seen.itl_s is not None:
+        tables.print_gaps(seen.itl_s)
+
+
+def _show_run(done: runs.Run, paths: tuple[Path | None, Path | None], as_json: bool) -> None:
+    """Write the run's trace and report where a path is given, then print it."""
+    out, report = paths
+    if out is not None:
+        runs.write(done, out)
     steady = runs.measured(done)
-    found = [attribution(steady, metric, asked.slo.percentile) for metric in WHOLES]
+    found = [attribution(steady, metric, done.result.percentile) for metric in WHOLES]
+    known = [one for one in found if one is not None]
     if report is not None:
         pages.write_run(report, done.result, steady)
     if as_json:
-        parts = {one.metric: exports.attribution_json(one) for one in found if one is not None}
-        console.print_json({"trace": str(out), **exports.run_json(done.result), "attribution": parts})
+        parts = {one.metric: exports.attribution_json(one) for one in known}
+        written = {name: str(path) for name, path in (("trace", out), ("report", report)) if path is not None}
+        console.print_json({**written, **exports.run_json(done.result), "attribution": parts})
         return
     tables.print_run(done.result)
-    tables.print_attribution([one for one in found if one is not None])
+    tables.print_attribution(known)
     _tell_written(out, report)
 
 

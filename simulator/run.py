@@ -9,8 +9,11 @@ from engine.core.bench_result import bench_result
 from engine.core.metrics import Slo
 from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_trace
 from simulator.deployment import Deployment, resolve
+from simulator.output.collector import Both
 from simulator.output.recorder import TraceRecorder
 from simulator.output.results import RunResult
+from simulator.output.streaming import StreamingStats
+from simulator.output.timeline import Timeline, TimelineObserver
 from simulator.planning.criteria import is_precise
 from simulator.planning.steady import Progress, steady_run
 from simulator.scenario import Scenario
@@ -29,8 +32,28 @@ def run(scenario: Scenario, progress: Progress | None = None) -> Run:
     """Simulate `scenario.fleet.replicas` replicas until their steady state is known well, or is shown not to come."""
     deployment = resolve(scenario)
     recorder = TraceRecorder(deployment.engine)
-    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, recorder)
+    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, recorder, token_times=True)
     return Run(result, recorder.trace(_meta(deployment, result)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """A run of which nothing but figures is kept: its memory does not grow with its tokens and steps.
+
+    Inter-token latencies and the timeline are of the whole run, its warm-up too.
+    """
+
+    result: RunResult
+    itl_s: dict[str, float] | None  # mean, p50, p90, p99 of single gaps; None without any
+    timeline: Timeline
+
+
+def overview(scenario: Scenario, progress: Progress | None = None) -> Overview:
+    """`run` without the trace."""
+    deployment = resolve(scenario)
+    stats, times = StreamingStats(), TimelineObserver(deployment.engine.usable_blocks)
+    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, Both(stats, times))
+    return Overview(result, stats.itl.summary(), times.timeline())
 
 
 def write(done: Run, folder: Path) -> None:

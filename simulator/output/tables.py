@@ -46,6 +46,12 @@ def print_run(result: RunResult) -> None:
         _say(note, "yellow")
 
 
+def print_gaps(itl_s: dict[str, float]) -> None:
+    """Single gaps between tokens, of the whole run."""
+    shown = ", ".join(f"{name} {in_ms(value)}" for name, value in itl_s.items())
+    _say(f"ITL, single gaps between tokens, warm-up included: {shown}.")
+
+
 def print_attribution(found: Sequence[Attribution]) -> None:
     """What latencies consist of, all requests beside the slowest, and what would help."""
     for one in found:

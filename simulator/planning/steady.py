@@ -43,11 +43,13 @@ def steady_run(
     decided: Decided = is_precise,
     progress: Progress | None = None,
     recorder: Observer | None = None,
+    token_times: bool = False,
 ) -> RunResult:
     """Simulate `replicas` replicas under the scenario's load until `decided(result)`.
 
     `decided` is asked at every checkpoint, of results that are steady or not yet; `progress(n)` is told of every n
-    requests more; `recorder` sees the whole run. InputError for a request that the engine could never serve.
+    requests more; `recorder` sees the whole run, with the time of every token if `token_times`. InputError for a
+    request that the engine could never serve.
     """
     workload = longest_workload(deployment)
     watch = _Watch(deployment, replicas, decided)
@@ -55,7 +57,7 @@ def steady_run(
         workload.requests["arrival_s"].to_numpy(dtype=float), deployment.engine,
         lambda work: probe(deployment.step_time, work), watch.enough, watch.checkpoints,
     )  # fmt: skip
-    options = RunOptions(progress=progress, record_token_times=recorder is not None)
+    options = RunOptions(progress=progress, record_token_times=token_times)
     observer = collector if recorder is None else Both(recorder, collector)
     simulate(deployment.fleet(replicas), deployment.step_time, workload, observer, options)
     return watch.result(collector)
