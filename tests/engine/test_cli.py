@@ -68,5 +68,15 @@ def test_a_prompt_beyond_the_context_is_one_sentence(folder):
 def test_help_names_every_option():
     done = engine("generate", "--help")
     assert done.returncode == 0
-    for option in ("--model", "--max-tokens", "--temperature", "--top-k", "--top-p", "--seed", "--system", "--raw", "--device"):
+    for option in (
+        "--model",
+        "--max-tokens",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--seed",
+        "--system",
+        "--raw",
+        "--device",
+    ):
         assert option in done.stdout
