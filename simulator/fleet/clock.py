@@ -33,7 +33,24 @@ class VirtualClock(simpy.Environment):
         super().step()
 
     def call_at(self, time_s: float, priority: int, action: Callable[[Event], None]) -> Event:
-        """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence)."""
+        """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence).
+
+        An arrival that an event at this very instant causes comes after the boundaries that are over, not before them.
+        """
+        if priority == ARRIVAL and time_s <= self.now:
+            priority = max(ARRIVAL, self.phase)
         alarm = Alarm(self, action)
         heappush(self._queue, (time_s, priority, next(self._eid), alarm))  # type: ignore[misc]  # any int orders
         return alarm
+
+    def at(self, time_s: float) -> Event:
+        """What a process yields to go on at `time_s`, or now where that is past."""
+        return self.call_at(max(time_s, self.now), ARRIVAL, _nothing)
+
+    def schedule(self, event: Event, priority: int = ARRIVAL, delay: float = 0) -> None:
+        """SimPy's own events; one that happens at once keeps to the phase, as `call_at` does."""
+        super().schedule(event, max(priority, self.phase) if not delay else priority, delay)  # type: ignore[arg-type]
+
+
+def _nothing(_: Event) -> None:
+    """The process that waits for the event is called besides."""

@@ -30,7 +30,7 @@ TTFT_PARTS: dict[str, str] = {
 }
 E2E_PARTS: dict[str, str] = TTFT_PARTS | {
     "transfer": "moving its KV cache between replicas",
-    "interruption": "its answer broken off by a preemption, until the next token",
+    "interruption": "its answer broken off by a preemption, or waiting where its KV was sent, until the next token",
     "decode": "computing the answer, beside others in the batch",
 }
 KNOBS: dict[str, str] = {

@@ -13,12 +13,14 @@ from simulator.fleet.job import Job
 from simulator.output.observer import StepRun
 
 # What only a simulation knows of a request: who served it; in seconds, when this attempt was sent, when it reached its
-# replica, when a preemption before the first token let it begin anew, and how long its answer was broken off.
+# replica, when a preemption before the first token let it begin anew, and how long its KV
+# was on the way to another replica and its answer was broken off.
 _FLEET_COLUMNS: dict[str, Callable[[Job], float]] = {
     "replica": lambda job: job.replica,
     "attempt_s": lambda job: job.request.arrival_s,
     "reach_s": lambda job: job.reach_s,
     "resumed_s": lambda job: job.resumed_s,
+    "transfer_s": lambda job: job.transfer_s,
     "interrupted_s": lambda job: job.interrupted_s,
 }
 
@@ -56,6 +58,10 @@ class TraceRecorder:
         jobs = sorted(self._jobs, key=lambda job: job.index)
         columns = {name: [of(job) for job in jobs] for name, of in _FLEET_COLUMNS.items()}
         requests = requests_table(record_of(job) for job in jobs).assign(**columns)
+        if any(job.tenant is not None for job in jobs):
+            requests["tenant"] = [job.tenant for job in jobs]
+        if any(job.attempt > 1 for job in jobs):
+            requests["attempts"] = [job.attempt for job in jobs]
         steps = self._steps.table().assign(replica=self._replica_of_step)
         steps = steps.sort_values(["start_s", "replica"], kind="stable", ignore_index=True)
         steps["step"] = np.arange(len(steps))
