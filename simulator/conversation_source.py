@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.core.arrivals import ArrivalProcess
 from engine.core.workload import Workload, requests_of
 from roofline.step_time import FloatArray
 from simulator import scenario as settings
+from simulator.arrival_source import arrivals_s
 from simulator.fleet.conversations import Conversations
 
 IntArray = NDArray[np.int64]
@@ -81,5 +81,4 @@ def _begins_s(workload: settings.Workload, session: pd.Series, rng: np.random.Ge
     assert workload.request_rate
     number = session.astype(int).to_numpy()
     count = int(number[-1]) + 1
-    process = ArrivalProcess(workload.request_rate * count / len(number), workload.burstiness)
-    return process.first(rng, count)[number]
+    return arrivals_s(workload, workload.request_rate * count / len(number), rng, count)[number]

@@ -104,6 +104,32 @@ class TraceSource(Section):
     """Arrivals come this many times as fast as recorded. A run that needs more requests repeats the recording."""
 
 
+class RateCurve(Section):
+    """A rate that changes in equal parts of a period, over and over."""
+
+    period_s: Positive = 86_400.0
+    """Length of the period, in seconds."""
+    factors: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    """Relative rates of its parts; only their proportions count."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not any(self.factors):
+            raise ValueError("factors are all 0: at least one part of the period needs requests")
+        return self
+
+
+class Spike(Section):
+    """Some time with a multiple of the rate."""
+
+    at_s: NotNegative
+    """When it begins, in seconds from the start of the run."""
+    duration_s: Positive
+    """How long it lasts."""
+    factor: NotNegative
+    """The rate is so many times as high."""
+
+
 class Tenant(Section):
     """Some of the requests: a customer, or a class of service."""
 
@@ -148,6 +174,12 @@ class Workload(Section):
     """Requests per second that reach the fleet as a whole. With a trace: its lengths at this rate."""
     burstiness: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     """Shape of the gaps between arrivals: 1 is a Poisson process, below 1 burstier, .inf constant spacing."""
+    gaps: Literal["gamma", "weibull"] = "gamma"
+    """Distribution of those gaps; burstiness is its shape."""
+    rate_curve: RateCurve | None = None
+    """How the rate changes in the course of a day, say; request_rate is then the mean."""
+    spikes: tuple[Spike, ...] = ()
+    """Times with a multiple of the rate."""
     prompt_tokens: Length | None = None
     """Length of the prompts."""
     output_tokens: Length | None = None
@@ -175,6 +207,8 @@ class Workload(Section):
             self.trace is not None or self.sessions is not None or self.users is not None
         ):
             raise ValueError("lengths by tenant go with neither a trace nor users or sessions: remove one of them")
+        if self.request_rate is None and (self.rate_curve is not None or self.spikes):
+            raise ValueError("rate_curve and spikes change request_rate: give it, or remove them")
         if self.users is not None and self.request_rate is not None:
             raise ValueError("request_rate and users both set the load: remove one")
         if self.sessions is not None and self.users is None and self.request_rate is None:

@@ -10,6 +10,7 @@ from engine.core.workload import SyntheticWorkload, Workload, resample
 from engine.core.workload_files import read_workload
 from roofline.errors import InputError
 from simulator import scenario as settings
+from simulator.arrival_source import arrivals_s
 from simulator.conversation_source import Draw, conversations
 from simulator.fleet.conversations import Conversations
 
@@ -83,13 +84,15 @@ def with_tenants(load: Workload, tenants: tuple[settings.Tenant, ...], seed: int
 def _requests(workload: settings.Workload, recorded: Workload | None, count: int, seed: int) -> Workload:
     if recorded is None:
         assert workload.request_rate and workload.prompt_tokens and workload.output_tokens
-        process = ArrivalProcess(workload.request_rate, workload.burstiness)
-        return SyntheticWorkload(
+        process = ArrivalProcess(workload.request_rate, workload.burstiness, workload.gaps)
+        drawn = SyntheticWorkload(
             process, workload.prompt_tokens.build(), workload.output_tokens.build(), num_requests=count
         ).generate(seed)
+        arrival_rng = np.random.default_rng(seed).spawn(3)[0]  # the stream that the arrivals above come from
+        return drawn.with_arrivals(arrivals_s(workload, workload.request_rate, arrival_rng, count))
     if workload.request_rate is not None:
         arrival_rng, row_rng = np.random.default_rng(seed).spawn(2)
-        arrival_s = ArrivalProcess(workload.request_rate, workload.burstiness).first(arrival_rng, count)
+        arrival_s = arrivals_s(workload, workload.request_rate, arrival_rng, count)
         description = {**recorded.description, "request_rate": workload.request_rate, "resampled": True}
         return Workload(resample(recorded.requests, arrival_s, row_rng), description=description)
     assert workload.trace is not None

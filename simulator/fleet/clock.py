@@ -5,9 +5,10 @@ SimPy schedules by delay, and `now + (then - now)` need not equal `then` in floa
 """
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
 
 import simpy
+from simpy.core import EmptySchedule
 from simpy.events import Event
 
 # At one instant requests arrive first; then steps end and the next are decided, replica 0's (BOUNDARY), 1's and so on.
@@ -24,13 +25,19 @@ class Alarm(Event):
 class VirtualClock(simpy.Environment):
     """SimPy's environment; time is seconds since the run's start, `phase` the priority of the event at hand."""
 
-    phase = ARRIVAL
+    phase: int = ARRIVAL
 
     def step(self) -> None:
-        """Process the next event."""
-        if self._queue:
-            self.phase = self._queue[0][1]
-        super().step()
+        """Process the next event, as SimPy does, and keep its phase; most of a run's events pass through here."""
+        try:
+            self._now, self.phase, _, event = heappop(self._queue)
+        except IndexError:
+            raise EmptySchedule from None
+        callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # None: processed
+        for callback in callbacks:
+            callback(event)
+        if not event._ok and not event.defused:
+            raise event._value
 
     def call_at(self, time_s: float, priority: int, action: Callable[[Event], None]) -> Event:
         """Call `action(event)` at `time_s`, which is not in the past; events order by (time, priority, sequence).
