@@ -192,7 +192,7 @@ class Scheduler:
             return False
         plan.shares, plan.budget = shares, budget
         if growing:
-            plan.grown = self.blocks.grow_members(self.cohort)
+            plan.grown = self.blocks.grow_members(self.cohort, self._spares)
         for request, short in lacking.items():
             self.blocks.grow(request, short)
             plan.grown[request] = None
