@@ -33,3 +33,10 @@ class Job:
     token_times_s: list[float] = field(default_factory=list)
     joined_step: int = -1  # decode step of its replica after which it is a member
     last_step: int = -1  # decode step that yields its last token; -1 outside the cohort
+
+    def note_scheduled(self, now_s: float) -> None:
+        """It joins the running requests: for the first time, or again after a preemption."""
+        if self.first_scheduled_s != self.first_scheduled_s:  # NaN: not scheduled before
+            self.first_scheduled_s = now_s
+        elif self.first_token_s != self.first_token_s:
+            self.resumed_s = now_s
