@@ -58,3 +58,10 @@ class Job:
             self.index, request, self.output_tokens, self.arrival_s, self.session_id, self.tenant,
             self.send_s, attempt=self.attempt + 1,
         )  # fmt: skip
+
+    def note_scheduled(self, now_s: float) -> None:
+        """It joins the running requests: for the first time, or again after a preemption."""
+        if self.first_scheduled_s != self.first_scheduled_s:  # NaN: not scheduled before
+            self.first_scheduled_s = now_s
+        elif self.first_token_s != self.first_token_s:
+            self.resumed_s = now_s
