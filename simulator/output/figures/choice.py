@@ -39,6 +39,9 @@ def differences(comparison: Comparison) -> go.Figure:
     return figure
 
 
+ROUNDING = 1e-9  # of a number of replicas: 13.000000001 are 13
+
+
 @dataclass(frozen=True, slots=True)
 class OwnFleet:
     """What one replica costs and serves: dollars a month whether busy or not, output tokens a month at its capacity."""
@@ -58,7 +61,7 @@ class OwnFleet:
         api_per_replica = usd_per_million * self.tokens_per_replica_month / 1e6
         if api_per_replica <= self.usd_per_replica_month:
             return None
-        replicas = math.ceil(1 / (api_per_replica / self.usd_per_replica_month - 1))
+        replicas = math.ceil(1 / (api_per_replica / self.usd_per_replica_month - 1) * (1 - ROUNDING))
         begins = (replicas - 1) * self.tokens_per_replica_month
         return max(begins, replicas * self.usd_per_replica_month / usd_per_million * 1e6)
 

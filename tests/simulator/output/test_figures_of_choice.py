@@ -85,6 +85,7 @@ def test_the_largest_influence_is_on_top():
     assert list(figure.data[1].x) == [-0.5, 1, 10]
 
 
+@example(3.25, 1.0, 3.5)  # the last step meets the API's line exactly
 @example(11.6875, 1.78515625, 6.5546875)  # an API hardly dearer than a full replica: hundreds of them are needed
 @given(st.floats(0.5, 20), st.floats(0.2, 5), st.floats(0.5, 40))
 def test_from_the_break_even_on_the_fleet_is_never_dearer(usd, tokens, price):
