@@ -39,6 +39,9 @@ def differences(comparison: Comparison) -> go.Figure:
     return figure
 
 
+ROUNDING = 1e-9  # of a number of replicas: 13.000000001 are 13
+
+
 @dataclass(frozen=True, slots=True)
 class OwnFleet:
     """What one replica costs and serves: dollars a month whether busy or not, output tokens a month at its capacity."""
@@ -53,14 +56,14 @@ class OwnFleet:
     def break_even_tokens(self, usd_per_million: float) -> float | None:
         """The smallest volume from which on the fleet is never dearer than the API; None where it always may be.
 
-        n replicas serve up to n times a replica's volume, so the worst moment is just after one more was added.
+        n replicas serve up to n times a replica's volume, so the worst moment is just after one more was added; the
+        last that is still too early for the API's price is caught up with at its own cost.
         """
         api_per_replica = usd_per_million * self.tokens_per_replica_month / 1e6
         if api_per_replica <= self.usd_per_replica_month:
             return None
-        replicas = math.ceil(1 / (api_per_replica / self.usd_per_replica_month - 1))
-        begins = (replicas - 1) * self.tokens_per_replica_month
-        return max(begins, replicas * self.usd_per_replica_month / usd_per_million * 1e6)
+        replicas = math.ceil(1 / (api_per_replica / self.usd_per_replica_month - 1) * (1 - ROUNDING))
+        return replicas * self.usd_per_replica_month / usd_per_million * 1e6
 
 
 def own_fleet_against_api(fleet: OwnFleet, usd_per_million: float, most_tokens: float | None = None) -> go.Figure:
