@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` as UTF-8; an interruption leaves the old file, or none, in its place. Folders are made."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content`, text as UTF-8; an interruption leaves the old file, or none, in its place. Folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         Path(name).chmod(0o644)  # mkstemp's file is its owner's alone
         Path(name).replace(path)
     finally:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.bench_result import bench_result
+from engine.core.metrics import Slo
 from engine.core.trace import BENCH_RESULT_FILE, Trace, check_writable, write_trace
 from simulator.deployment import Deployment, resolve
+from simulator.output.collector import Both
 from simulator.output.recorder import TraceRecorder
 from simulator.output.results import RunResult
+from simulator.output.streaming import StreamingStats
+from simulator.output.timeline import Timeline, TimelineObserver
 from simulator.planning.criteria import is_precise
 from simulator.planning.steady import Progress, steady_run
 from simulator.scenario import Scenario
@@ -28,8 +32,28 @@ def run(scenario: Scenario, progress: Progress | None = None) -> Run:
     """Simulate `scenario.fleet.replicas` replicas until their steady state is known well, or is shown not to come."""
     deployment = resolve(scenario)
     recorder = TraceRecorder(deployment.engine)
-    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, recorder)
+    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, recorder, token_times=True)
     return Run(result, recorder.trace(_meta(deployment, result)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """A run of which nothing but figures is kept: its memory does not grow with its tokens and steps.
+
+    Inter-token latencies and the timeline are of the whole run, its warm-up too.
+    """
+
+    result: RunResult
+    itl_s: dict[str, float] | None  # mean, p50, p90, p99 of single gaps; None without any
+    timeline: Timeline
+
+
+def overview(scenario: Scenario, progress: Progress | None = None) -> Overview:
+    """`run` without the trace."""
+    deployment = resolve(scenario)
+    stats, times = StreamingStats(), TimelineObserver(deployment.engine.usable_blocks)
+    result = steady_run(deployment, scenario.fleet.replicas, is_precise, progress, Both(stats, times))
+    return Overview(result, stats.itl.summary(), times.timeline())
 
 
 def write(done: Run, folder: Path) -> None:
@@ -42,14 +66,24 @@ def check_folder(folder: Path) -> None:
     check_writable(folder)
 
 
-def summary(done: Run) -> dict[str, Any]:
-    """The run as `vllm bench serve` would report it, without the warm-up; `steady_state` says what it is worth."""
+def measured(done: Run) -> Trace:
+    """The run without its warm-up and without what came after its figures; its steps are all there."""
     first = done.result.warmup_requests
     rows = done.trace.requests.iloc[first : first + done.result.num_requests]
-    measured = replace(done.trace, requests=rows.reset_index(drop=True))
-    slo = Scenario.model_validate(done.trace.meta["scenario"]).slo
-    result = bench_result(measured, slo.slo if slo.targets_s else None, detailed=False)
-    return result | {"steady_state": done.result.verdict, "warmup_requests": first}
+    return replace(done.trace, requests=rows.reset_index(drop=True))
+
+
+def summary(done: Run) -> dict[str, Any]:
+    """The run as `vllm bench serve` would report it, without the warm-up; `steady_state` says what it is worth."""
+    result = bench_result(measured(done), slo_of(done.trace), detailed=False)
+    return result | {"steady_state": done.result.verdict, "warmup_requests": done.result.warmup_requests}
+
+
+def slo_of(trace: Trace) -> Slo | None:
+    """The targets of the scenario that a trace was simulated from; None where it has none."""
+    scenario = trace.meta.get("scenario")
+    targets = None if scenario is None else Scenario.model_validate(scenario).slo
+    return targets.slo if targets is not None and targets.targets_s else None
 
 
 def _meta(deployment: Deployment, result: RunResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from roofline.errors import InputError
 from simulator.scenario import Scenario
 
+FILE_FIELDS = ("model", "step_time.profile", "workload.trace.file", "hardware.catalogue")  # may name a file
 MAX_BYTES = 1_000_000  # a scenario is a page of text; more is some other file
 
 
@@ -70,6 +71,18 @@ def with_changes(scenario: Scenario, changes: Mapping[str, Any], place: str = "t
     return from_mapping(document, place)
 
 
+def value_at(scenario: Scenario, name: str) -> Any:
+    """The value at a dotted place; None where a section on the way is absent. InputError for a place of no setting."""
+    value: Any = scenario
+    for part in name.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, BaseModel) or part not in type(value).model_fields:
+            raise InputError(f"{name} is no setting of a scenario; see `simulator schema`.")
+        value = getattr(value, part)
+    return value
+
+
 def to_mapping(scenario: Scenario) -> dict[str, Any]:
     """Plain values of every field that is not at its default."""
     return scenario.model_dump(mode="json", exclude_defaults=True) | {"name": scenario.name}
@@ -94,10 +107,8 @@ def json_schema() -> dict[str, Any]:
 def _with_paths_from(scenario: Scenario, folder: Path) -> Scenario:
     """The same scenario with its relative files found from `folder`; a name that is no file there stays a name."""
     changes: dict[str, Any] = {}
-    for name in ("model", "step_time.profile", "workload.trace.file", "hardware.catalogue"):
-        value: Any = scenario
-        for part in name.split("."):
-            value = None if value is None else getattr(value, part)
+    for name in FILE_FIELDS:
+        value = value_at(scenario, name)
         if value is not None and (found := folder / value).exists():
             changes[name] = str(found)
     return with_changes(scenario, changes) if changes else scenario

@@ -111,6 +111,9 @@ class SplitGateway(Gateway):
         stage = Job(whole.index, request, whole.output_tokens - 1, whole.arrival_s, whole.session_id, origin=whole)
         stage.first_scheduled_s, stage.token_times_s = first.first_scheduled_s, first.token_times_s
         stage.first_token_s = stage.last_token_s = first.first_token_s
+        stage.resumed_s, whole.reach_s = first.resumed_s, first.reach_s
+        whole.transfer_s = self._clock.now - first.first_token_s
+        stage.interrupted_s = -whole.transfer_s  # the gap before its next token has the transfer in it
         old.num_preemptions = first.request.num_preemptions
         self._stages[whole] = stage
         self._place_answer(stage)
@@ -144,6 +147,9 @@ class SplitGateway(Gateway):
         whole.replica = stage.replica
         whole.first_scheduled_s, whole.first_token_s = stage.first_scheduled_s, stage.first_token_s
         whole.token_times_s = stage.token_times_s
+        whole.resumed_s, whole.interrupted_s = stage.resumed_s, max(0.0, stage.interrupted_s)
+        if whole.reach_s != whole.reach_s:  # NaN: it has ended where its prompt was computed
+            whole.reach_s = stage.reach_s
         whole.request.num_preemptions += stage.request.num_preemptions
         if stage.replica not in self._answers.replicas:
             whole.request.num_cached_tokens = stage.request.num_cached_tokens

@@ -33,6 +33,9 @@ class Job:
     send_s: float = NEVER
     reach_s: float = NEVER  # when it reached the engine
     first_scheduled_s: float = NEVER
+    resumed_s: float = NEVER  # when it was scheduled again, where a preemption came before its first token
+    transfer_s: float = 0.0  # its KV on the way to another replica, after its first token
+    interrupted_s: float = 0.0  # gaps between its tokens while it was out of the batch, by a preemption most of all
     first_token_s: float = NEVER
     last_token_s: float = NEVER  # while it decodes in the cohort, the token before it joined
     finish_s: float = NEVER
@@ -55,3 +58,10 @@ class Job:
             self.index, request, self.output_tokens, self.arrival_s, self.session_id, self.tenant,
             self.send_s, attempt=self.attempt + 1,
         )  # fmt: skip
+
+    def note_scheduled(self, now_s: float) -> None:
+        """It joins the running requests: for the first time, or again after a preemption."""
+        if self.first_scheduled_s != self.first_scheduled_s:  # NaN: not scheduled before
+            self.first_scheduled_s = now_s
+        elif self.first_token_s != self.first_token_s:
+            self.resumed_s = now_s

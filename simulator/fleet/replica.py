@@ -178,9 +178,8 @@ class Replica:
             return
         self._in_flight = True
         for request in batch.admitted:
-            job = self._jobs.get(request)  # gone if it ended before the step decided ahead began
-            if job is not None and job.first_scheduled_s != job.first_scheduled_s:  # NaN: not scheduled before
-                job.first_scheduled_s = now_s
+            if (job := self._jobs.get(request)) is not None:  # gone if it ended before the step decided ahead began
+                job.note_scheduled(now_s)
         self._next = self._decide(now_s) if self.scheduler.config.async_scheduling else None
         extra = self._steps_alike(batch) if self.fast_forward else 0
         self._walls_s = self._seconds_of(batch, extra + 1)
@@ -317,6 +316,7 @@ class Replica:
                     job.first_token_s = end_s
                 else:
                     self._observer.on_gaps((end_s - job.last_token_s,), 1)
+                    job.interrupted_s += end_s - job.last_token_s
                 job.last_token_s = end_s
                 if self.token_times is not None:
                     job.token_times_s.append(end_s)

@@ -2,10 +2,16 @@
 
 import math
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
-from simulator.output.results import Capacity, LoadCurve, Plan, RunResult
+import numpy as np
+import pandas as pd
+
+from simulator.output.attribution import Attribution
+from simulator.output.results import CONFIDENCE, Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import plan_sentence
+from simulator.planning.compare import Comparison
 from simulator.scenario_file import to_mapping
 
 _LARGE = ("samples_s", "scenario", "trials")  # not repeated in a summary
@@ -39,9 +45,47 @@ def curve_json(curve: LoadCurve) -> dict[str, Any]:
 
 
 def capacity_json(capacity: Capacity) -> dict[str, Any]:
-    """The highest rate within the targets, and the runs on both sides of it."""
-    sides = {"kept": run_json(capacity.kept), "missed": run_json(capacity.missed)}
-    return {"rate_per_s": capacity.rate_per_s, "replicas": capacity.replicas, "gpus": capacity.gpus, **sides}
+    """The highest rate within the targets with its interval, every seed's, and the runs on both sides of the first."""
+    head = {
+        "rate_per_s": capacity.rate.value,
+        "interval": {"low": capacity.rate.low, "high": capacity.rate.high, "confidence": CONFIDENCE},
+        "with_step_time_doubt": capacity.with_doubt and dict(zip(("low", "high"), capacity.with_doubt, strict=True)),
+        "doubt": capacity.doubt, "rate_per_gpu_s": capacity.rate_per_gpu_s, "replicas": capacity.replicas,
+        "gpus": capacity.gpus, "badge": capacity.kept.badge, "by_seed": capacity.by_seed,
+    }  # fmt: skip
+    plain: dict[str, Any] = _plain(head)
+    return {**plain, "kept": run_json(capacity.kept), "missed": run_json(capacity.missed)}
+
+
+def attribution_json(found: Attribution) -> dict[str, Any]:
+    """What a latency consists of, in seconds, with the part that the slowest owe most to."""
+    plain: dict[str, Any] = _plain(found)
+    return {**plain, "largest": found.largest, "knob": found.knob}
+
+
+def compare_json(comparison: Comparison) -> dict[str, Any]:
+    """Scenarios side by side; differences are fractions of the first one's figures, with their intervals."""
+    contenders = [
+        {
+            "name": c.scenario.name, "replicas": c.runs[0].replicas, "gpus": c.runs[0].gpus, "steady": c.is_steady,
+            "verdicts": [run.verdict for run in c.runs], "figures": _plain(c.figures),
+            "differences": _plain(c.differences), "scenario": to_mapping(c.scenario),
+        }
+        for c in comparison.contenders
+    ]  # fmt: skip
+    return {"seeds": list(comparison.seeds), "percentile": comparison.percentile, "scenarios": contenders}
+
+
+def sweep_json(table: pd.DataFrame, varied: list[str], folder: Path) -> dict[str, Any]:
+    """A sweep, a row a point; `varied` are the columns that set the points apart."""
+    rows = [_plain({str(k): _known(v) for k, v in row.items()}) for row in table.to_dict("records")]
+    return {"folder": str(folder), "varied": varied, "points": rows}
+
+
+def _known(value: Any) -> Any:
+    """A cell of a table as Python has it; None where it is missing."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value is pd.NaT or value is pd.NA else value
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """A run as a trace: every step and request, exact, in the format measured ones have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -11,6 +11,18 @@ from engine.core.records import RequestRecord, StepLog, StepTiming, requests_tab
 from engine.core.trace import Trace
 from simulator.fleet.job import Job
 from simulator.output.observer import StepRun
+
+# What only a simulation knows of a request: who served it; in seconds, when this attempt was sent, when it reached its
+# replica, when a preemption before the first token let it begin anew, and how long its KV
+# was on the way to another replica and its answer was broken off.
+_FLEET_COLUMNS: dict[str, Callable[[Job], float]] = {
+    "replica": lambda job: job.replica,
+    "attempt_s": lambda job: job.request.arrival_s,
+    "reach_s": lambda job: job.reach_s,
+    "resumed_s": lambda job: job.resumed_s,
+    "transfer_s": lambda job: job.transfer_s,
+    "interrupted_s": lambda job: job.interrupted_s,
+}
 
 
 class TraceRecorder:
@@ -44,7 +56,8 @@ class TraceRecorder:
     def trace(self, meta: dict[str, Any]) -> Trace:
         """All that was noted, requests in the order of arrival; `meta` says what was simulated."""
         jobs = sorted(self._jobs, key=lambda job: job.index)
-        requests = requests_table(record_of(job) for job in jobs).assign(replica=[job.replica for job in jobs])
+        columns = {name: [of(job) for job in jobs] for name, of in _FLEET_COLUMNS.items()}
+        requests = requests_table(record_of(job) for job in jobs).assign(**columns)
         if any(job.tenant is not None for job in jobs):
             requests["tenant"] = [job.tenant for job in jobs]
         if any(job.attempt > 1 for job in jobs):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration.page import Page, PageTable, Section, write_page
-from simulator.output.figures import latency_against_load, latency_cdf, throughput_against_load
+from simulator.output.figures.distributions import latency_cdf
+from simulator.output.figures.load import latency_against_load, throughput_against_load
 from simulator.output.results import LoadCurve, Plan, RunResult
 from simulator.output.wording import (
     CONSTRAINT_NAMES,

@@ -15,6 +15,7 @@ Badge = Literal["calibrated", "transferred", "analytic"]
 Metric = Literal["ttft_s", "tpot_s", "e2e_s"]
 Constraint = Literal["kv_memory", "sequence_limit", "compute", "memory_bandwidth", "overhead", "link", "queueing"]
 METRICS: tuple[Metric, ...] = ("ttft_s", "tpot_s", "e2e_s")
+CONFIDENCE = 0.95  # of every interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ class RunResult:
     def missed(self) -> tuple[Metric, ...]:
         """Metrics whose percentile is not shown to be below its target: its interval's upper end is above."""
         return tuple(m for m, target_s in self.targets_s.items() if not self.latencies[m].at_target.high < target_s)
+
+    @property
+    def goodput_per_s(self) -> float | None:
+        """Requests per second of the fleet that keep every target; None without targets."""
+        return None if self.attainment is None else self.attainment.value * self.request_rate_per_s
 
     @property
     def meets_targets(self) -> bool:
@@ -197,20 +203,41 @@ class LoadCurve:
         return best
 
 
+@dataclass(frozen=True, slots=True)
+class SeedRate:
+    """The highest rate that one seed's arrivals and lengths allowed, found to within `resolution` of itself."""
+
+    seed: int
+    rate_per_s: float
+    resolution: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Capacity:
-    """The highest offered rate that a fleet of fixed size was shown to serve within the targets, and the next above."""
+    """The highest offered rate at which a fleet of fixed size keeps the targets, over seeds of their own.
+
+    `kept` and `missed` are the runs of the scenario's own seed on both sides of its rate.
+    """
 
     scenario: Scenario
     replicas: int
     gpus: int
+    rate: Estimate  # requests per second of the fleet; the interval is the simulation's chance
+    by_seed: tuple[SeedRate, ...]
+    with_doubt: tuple[float, float] | None  # the interval if a common error of all step times is reckoned with
+    doubt: str  # which error, in words
     kept: RunResult
     missed: RunResult
 
     @property
     def rate_per_s(self) -> float:
         """Requests per second of the fleet."""
-        return self.kept.offered_rate_per_s
+        return self.rate.value
+
+    @property
+    def rate_per_gpu_s(self) -> float:
+        """Requests per second a GPU."""
+        return self.rate.value / self.gpus
 
 
 def scope_text(replicas: int, gpus_per_replica: int) -> str:

@@ -1,8 +1,15 @@
 """Results as tables on a terminal; every figure with its unit, its scope and its interval."""
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
 from rich.table import Table
 
 from roofline import console
+from simulator.grid import Question
+from simulator.output.attribution import Attribution
 from simulator.output.report import replay_section
 from simulator.output.results import Capacity, LoadCurve, Plan, RunResult
 from simulator.output.wording import (
@@ -10,14 +17,17 @@ from simulator.output.wording import (
     METRIC_NAMES,
     cost_rows,
     estimate_in_ms,
+    figure_name,
     figures,
     in_ms,
     interval_in_words,
     latencies_in_words,
     plan_sentence,
+    rate_in_words,
     replicas_in_words,
     shortfall,
 )
+from simulator.planning.compare import FIGURES, Comparison, Contender
 from simulator.replay import Replay
 
 
@@ -34,6 +44,24 @@ def print_run(result: RunResult) -> None:
     )
     for note in result.notes:
         _say(note, "yellow")
+
+
+def print_gaps(itl_s: dict[str, float]) -> None:
+    """Single gaps between tokens, of the whole run."""
+    shown = ", ".join(f"{name} {in_ms(value)}" for name, value in itl_s.items())
+    _say(f"ITL, single gaps between tokens, warm-up included: {shown}.")
+
+
+def print_attribution(found: Sequence[Attribution]) -> None:
+    """What latencies consist of, all requests beside the slowest, and what would help."""
+    for one in found:
+        table = Table(f"mean {one.metric[:-2].upper()} by part", "all requests", f"slowest {one.num_tail:,}")
+        for part in one.mean_s:
+            if max(one.mean_s[part], one.tail_s[part]) > 1e-9:
+                table.add_row(part, in_ms(one.mean_s[part]), in_ms(one.tail_s[part]))
+        console.out.print(table)
+    for one in found:
+        _say(f"{one.metric[:-2].upper()} of the slowest owes most to {one.largest}: {one.knob}.")
 
 
 def print_replay(replay: Replay) -> None:
@@ -72,14 +100,101 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_capacity(capacity: Capacity) -> None:
-    """A capacity: the rate, what it reaches, what stops it."""
-    kept = capacity.kept
+    """A capacity: the rate with its interval, every seed's, what it reaches, what stops it."""
+    kept, rate = capacity.kept, capacity.rate
     _say(
-        f"{replicas_in_words(capacity.replicas)} ({capacity.gpus} GPUs) serve {capacity.rate_per_s:.4g} requests/s "
-        f"with {latencies_in_words(kept)}; {kept.badge} step times.",
+        f"{replicas_in_words(capacity.replicas)} ({capacity.gpus} GPU{'s' * (capacity.gpus != 1)}) serve "
+        f"{rate_in_words(rate)} requests/s within the targets, {capacity.rate_per_gpu_s:.4g} a GPU; "
+        f"{kept.badge} step times.",
         "bold",
     )
-    _say(f"Not {capacity.missed.offered_rate_per_s:.4g} requests/s: {shortfall(capacity.missed)}.")
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    seeds = ", ".join(f"{found.rate_per_s:.4g} (seed {found.seed})" for found in capacity.by_seed)
+    facts.add_row("seeds", f"{seeds}; each found to within {max(s.resolution for s in capacity.by_seed):.1%}")
+    if capacity.with_doubt is not None:
+        low, high = capacity.with_doubt
+        facts.add_row("interval", console.escape(f"{low:.4g} to {high:.4g} requests/s with {capacity.doubt}"))
+    else:
+        facts.add_row("interval", console.escape(f"the simulation's chance alone; {capacity.doubt}"))
+    facts.add_row(f"{kept.offered_rate_per_s:.4g} requests/s", latencies_in_words(kept))
+    facts.add_row(
+        f"{capacity.missed.offered_rate_per_s:.4g} requests/s",
+        console.escape(f"missed by {shortfall(capacity.missed)}"),
+    )
+    console.out.print(facts)
+
+
+_SWEEP_COLUMNS: dict[Question, dict[str, str]] = {
+    "run": {
+        "verdict": "verdict", "meets_targets": "targets kept", "p99_ttft_s": "p99 TTFT", "p99_tpot_s": "p99 TPOT",
+        "output_tokens_per_gpu_s": "output tokens/s a GPU",
+    },
+    "plan": {
+        "fleet": "fleet", "replicas_low": "replicas from", "replicas_high": "to", "binding": "binding",
+        "usd_per_hour": "$ an hour",
+    },
+    "capacity": {
+        "capacity_per_s": "requests/s", "capacity_per_s_low": "from", "capacity_per_s_high": "to",
+        "capacity_per_gpu_s": "requests/s a GPU",
+    },
+}  # fmt: skip
+
+
+def print_sweep(sweep: pd.DataFrame, varied: Sequence[str], question: Question) -> None:
+    """A sweep, a line a point: what varies, and the figures that matter most; the file has all of them."""
+    columns = [name for name in _SWEEP_COLUMNS[question] if name in sweep]
+    table = Table(*(field.rsplit(".", 1)[-1] for field in varied), *(_SWEEP_COLUMNS[question][n] for n in columns))
+    for row in sweep.to_dict("records"):
+        told = [_cell(name, row[name]) for name in columns]
+        if row["status"] != "answered":
+            told = [console.escape(f"{row['status']}: {row['message']}")][: len(columns)]
+        table.add_row(*(_cell(name, row[name]) for name in varied), *told)
+    console.out.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_s") and name.startswith("p99"):
+        return in_ms(value)
+    return f"{value:.4g}" if isinstance(value, float) else console.escape(str(value))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Scenarios side by side, a column each; under each figure its difference from the first's."""
+    table = Table("", *(console.escape(c.scenario.name) for c in comparison.contenders))
+    table.add_row("fleet", *(replicas_in_words(c.runs[0].replicas) for c in comparison.contenders))
+    table.add_row("GPUs", *(str(c.runs[0].gpus) for c in comparison.contenders))
+    for name in FIGURES:
+        cells = [_compared(name, contender) for contender in comparison.contenders]
+        if any(cells):
+            table.add_row(figure_name(name, comparison.percentile), *cells)
+    console.out.print(table)
+    for contender in comparison.contenders:
+        if not contender.is_steady:
+            run = next(run for run in contender.runs if not run.is_steady)
+            _say(f"{contender.scenario.name}: no steady state with seed {run.seed}, as {run.reason}.", "yellow")
+    _say(
+        f"Means over seeds {comparison.seeds[0]} to {comparison.seeds[-1]}, the same for each scenario; below them the "
+        "difference from the first, seed by seed, with its 95 % interval; (=) is no more than chance."
+    )
+
+
+def _compared(name: str, contender: Contender) -> str:
+    figure = contender.figures.get(name)
+    if figure is None:
+        return ""
+    shown = (
+        in_ms(figure.value) if "_s" in name and "_per_" not in name and "_gpu_" not in name else figures(figure.value)
+    )
+    difference = contender.differences.get(name)
+    if difference is None:
+        return shown
+    chance = " (=)" if difference.low <= 0 <= difference.high else ""
+    return f"{shown}\n{difference.value:+.1%} ({difference.low:+.1%} to {difference.high:+.1%}){chance}"
 
 
 def print_curve(curve: LoadCurve) -> None:

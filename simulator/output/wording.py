@@ -34,6 +34,28 @@ def estimate_in_ms(estimate: Estimate) -> str:
     return f"{in_ms(estimate.value)} ({' to '.join(ends)})"
 
 
+_FIGURE_NAMES = {
+    "attainment": "share within the targets", "goodput_per_s": "requests/s within the targets",
+    "output_tokens_per_gpu_s": "output tokens/s a GPU", "usd_per_million_output_tokens": "$ per million output tokens",
+}  # fmt: skip
+
+
+def figure_name(column: str, percentile: float) -> str:
+    """A compared figure's name for people: `p99 TTFT` for percentile_ttft_s."""
+    statistic, _, metric = column.partition("_")
+    for name, shown in METRIC_NAMES.items():
+        if metric == name:
+            return f"{f'p{percentile:g}' if statistic == 'percentile' else statistic} {shown}"
+    return _FIGURE_NAMES[column]
+
+
+def rate_in_words(rate: Estimate) -> str:
+    """As in `41.2 (40.8 to 41.6)`; without the ends where one seed tells nothing of chance."""
+    if not math.isfinite(rate.high):
+        return f"{rate.value:.4g} (one seed, no interval)"
+    return f"{rate.value:.4g} ({rate.low:.4g} to {rate.high:.4g})"
+
+
 def figures(amount: float) -> str:
     """Three figures, or all of those before the point."""
     return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"

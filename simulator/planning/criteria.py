@@ -28,5 +28,17 @@ def is_settled(result: RunResult) -> bool:
     return is_clear(result) and all(estimate.high < target_s for estimate, target_s in pairs)
 
 
+def is_placed(result: RunResult) -> bool:
+    """True once it is settled, or the percentile that matters is known within 10 %: near a capacity, chance decides."""
+    return is_settled(result) or is_precise(result)
+
+
+def keeps(result: RunResult) -> bool:
+    """True where a steady state keeps every target, as far as the figures themselves say; their intervals may not."""
+    return result.is_steady and all(
+        result.latencies[metric].at_target.value <= target_s for metric, target_s in result.targets_s.items()
+    )
+
+
 def _known_within(result: RunResult, fraction: float) -> bool:
     return all(latency.at_target.relative_half_width <= fraction for latency in result.asked.values())

@@ -12,10 +12,9 @@ import numpy as np
 from scipy.stats import t
 
 from roofline.step_time import FloatArray
-from simulator.output.results import Estimate
+from simulator.output.results import CONFIDENCE, Estimate
 
 BATCHES = 16
-CONFIDENCE = 0.95
 _T = float(t.ppf((1 + CONFIDENCE) / 2, BATCHES - 1))
 
 
@@ -37,6 +36,15 @@ def mean_estimate(series: FloatArray) -> Estimate:
     if len(series) == 0:
         return Estimate(math.nan, -math.inf, math.inf)
     middle, reach = float(series.mean()), _T * mean_error(series)
+    return Estimate(middle, middle - reach, middle + reach)
+
+
+def independent_mean(values: FloatArray) -> Estimate:
+    """The mean of independent values, one a seed; its interval is infinite for a single one."""
+    middle = float(values.mean())
+    if len(values) < 2:
+        return Estimate(middle, -math.inf, math.inf)
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1)) / math.sqrt(len(values))
     return Estimate(middle, middle - reach, middle + reach)
 
 

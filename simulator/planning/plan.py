@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from roofline.errors import InfeasibleError
-from simulator.deployment import TRANSFER_DOUBT, Deployment, resolve
+from simulator.deployment import Deployment, resolve
 from simulator.output.results import Binding, Metric, Plan, ReplicaInterval, RunResult
 from simulator.output.wording import replicas_in_words, shortfall
 from simulator.planning.benchmark import benchmark_command
 from simulator.planning.binding import binding
 from simulator.planning.cost import cost_of
 from simulator.planning.criteria import is_settled
+from simulator.planning.doubt import TRIFLE, step_time_doubt
 from simulator.planning.feasible import check_feasible, missed_alone
 from simulator.planning.probes import saturated_rate_per_s, unloaded
 from simulator.planning.search import smallest
@@ -24,7 +25,6 @@ from simulator.scenario import Scenario
 from simulator.workload_source import offered_rate_per_s
 
 RARE = 0.01  # of the busy time
-TRIFLE = 0.005  # of the step time: less doubt moves no fleet by a replica
 
 Say = Callable[[str], None]
 Count = Callable[[int], None]
@@ -103,7 +103,7 @@ def _chance(trials: Trials, replicas: int) -> ReplicaInterval:
 
 def _interval(trials: Trials, replicas: int) -> ReplicaInterval:
     """The answers if the simulation's chance, and a common error of all step times, had fallen otherwise."""
-    doubt, source = _doubt(trials.deployment, trials.results[replicas])
+    doubt, source = step_time_doubt(trials.deployment, trials.results[replicas])
     if doubt < TRIFLE:
         return ReplicaInterval(_least(trials, replicas), replicas, f"the simulation's chance (95 %); {source}: none")
     trials.say(f"Once more with passes {doubt:.0%} faster and slower")
@@ -117,15 +117,6 @@ def _interval(trials: Trials, replicas: int) -> ReplicaInterval:
         "the load"
     )
     return ReplicaInterval(low, None if most is None else max(replicas, most), includes)
-
-
-def _doubt(deployment: Deployment, result: RunResult) -> tuple[float, str]:
-    """The common error of step times to reckon with: more, the more of the time lies beyond the measurements."""
-    beyond = result.occupancy.extrapolated
-    known, extrapolated = deployment.step_time_doubt, TRANSFER_DOUBT * beyond
-    if extrapolated <= known:
-        return known, deployment.doubt_source
-    return extrapolated, f"an assumed error, as {beyond:.0%} of the busy time lies beyond the profile's measurements"
 
 
 def _least(trials: Trials, replicas: int) -> int:

@@ -46,11 +46,13 @@ def steady_run(
     decided: Decided = is_precise,
     progress: Progress | None = None,
     recorder: Observer | None = None,
+    token_times: bool = False,
 ) -> RunResult:
     """Simulate `replicas` replicas under the scenario's load until `decided(result)`.
 
     `decided` is asked at every checkpoint, of results that are steady or not yet; `progress(n)` is told of every n
-    requests more; `recorder` sees the whole run. InputError for a request that the engine could never serve.
+    requests more; `recorder` sees the whole run, with the time of every token if `token_times`. InputError for a
+    request that the engine could never serve.
     """
     load = longest_load(deployment)
     watch = _Watch(deployment, replicas, decided)
@@ -63,7 +65,7 @@ def steady_run(
         lambda work: probe(deployment.step_time, work), watch.enough, watch.checkpoints,
     )  # fmt: skip
     options = RunOptions(
-        progress=progress, record_token_times=recorder is not None, on_arrival=None if known else collector.on_arrival
+        progress=progress, record_token_times=token_times, on_arrival=None if known else collector.on_arrival
     )
     observer = collector if recorder is None else Both(recorder, collector)
     simulate(deployment.fleet(replicas), deployment.step_time, load, observer, options)

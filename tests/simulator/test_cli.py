@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from calibration.profile import SHIPPED
+from engine.core import metrics
 from engine.core.trace import Trace, read_trace, write_trace
 from engine.core.workload import requests_of
 from roofline.errors import TraceError
@@ -44,6 +45,43 @@ def test_run_writes_a_trace_with_its_summary(scenario_file, tmp_path):
     assert bench["completed"] == figures["num_requests"]
     assert bench["p99_ttft_ms"] == pytest.approx(1000 * figures["latencies"]["ttft_s"]["p99"]["value"])
     assert len(trace.requests) >= figures["num_requests"] + figures["warmup_requests"]
+
+
+def test_run_without_a_trace_gives_the_same_figures(scenario_file, tmp_path):
+    alone = simulator("run", scenario_file, "--json")
+    assert alone.returncode == 0, alone.stderr
+    kept = simulator("run", scenario_file, "--out", tmp_path / "out", "--report", tmp_path / "run.html", "--json")
+    seen, whole = json.loads(alone.stdout), json.loads(kept.stdout)
+    assert whole["report"].endswith("run.html") and (tmp_path / "run.html").exists()
+    assert {name: seen[name] for name in seen if name != "itl_s"} == {
+        name: whole[name] for name in seen if name != "itl_s"
+    }
+    gaps_s = metrics.itl_s(read_trace(tmp_path / "out").requests)
+    assert seen["itl_s"]["p50"] == pytest.approx(np.percentile(gaps_s, 50), rel=0.02)
+    parts = whole["attribution"]["ttft_s"]
+    assert sum(parts["mean_s"].values()) == pytest.approx(whole["latencies"]["ttft_s"]["mean"]["value"])
+
+
+def test_a_sweep_is_written_and_shown(scenario_file, tmp_path):
+    words = ["--vary", "engine.max_num_seqs=8,64", "--vary", "workload.request_rate=10,200", "--jobs", 1]
+    told = simulator("sweep", scenario_file, *words, "--out", tmp_path / "s", "--report", tmp_path / "s.html")
+    assert told.returncode == 0, told.stderr
+    assert "unstable" in told.stdout and (tmp_path / "s.html").exists()
+    again = simulator("sweep", scenario_file, *words, "--out", tmp_path / "s", "--json")
+    document = json.loads(again.stdout)
+    assert document["varied"] == ["engine.max_num_seqs", "workload.request_rate"]
+    assert [point["engine.max_num_seqs"] for point in document["points"]] == [8, 8, 64, 64]
+
+
+def test_a_trace_goes_out_in_other_formats(scenario_file, tmp_path):
+    simulator("run", scenario_file, "--out", tmp_path / "out")
+    done = simulator("export", tmp_path / "out", "--to", "perfetto", "--to", "aiperf", "--out", tmp_path / "x")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "x" / "profile_export_aiperf.json").read_text())
+    assert written["goodput"]["avg"] > 0  # the scenario's targets
+    assert (tmp_path / "x" / "timeline.json.gz").stat().st_size > 1000
+    wrong = simulator("export", tmp_path / "out", "--to", "excel", "--out", tmp_path / "y")
+    assert wrong.returncode == 2 and "'excel'; choose one of bench" in wrong.stderr and not (tmp_path / "y").exists()
 
 
 def test_plan_says_it_in_a_sentence_and_in_json(scenario_file):

@@ -9,13 +9,8 @@ import pytest
 from engine.core.metrics import summarize
 from simulator import run as runs
 from simulator.output import report
-from simulator.output.figures import (
-    attainment_against_load,
-    latency_against_load,
-    latency_cdf,
-    quantiles_ms,
-    throughput_against_load,
-)
+from simulator.output.figures.distributions import latency_cdf, quantiles_ms
+from simulator.output.figures.load import attainment_against_load, latency_against_load, throughput_against_load
 from simulator.output.results import LoadCurve
 from simulator.planning.load_curve import load_curve
 from simulator.planning.plan import plan

@@ -11,7 +11,7 @@ from roofline.errors import CapacityError, InfeasibleError, InputError
 from simulator.deployment import resolve
 from simulator.planning.benchmark import benchmark_command
 from simulator.planning.criteria import is_settled
-from simulator.planning.load_curve import capacity, load_curve
+from simulator.planning.load_curve import load_curve
 from simulator.planning.plan import plan
 from simulator.planning.steady import steady_run
 from tests.simulator.scenarios import small
@@ -165,13 +165,3 @@ def test_latency_rises_through_the_knee():
     means = [point.latencies["ttft_s"].mean.value for point in steady]
     assert means == sorted(means)
     assert curve.max_sustainable_rate_per_s == steady[-1].offered_rate_per_s
-
-
-def test_a_capacity_lies_between_what_is_kept_and_what_is_missed():
-    scenario = small(fleet__replicas=1)
-    found = capacity(scenario)
-    assert found.kept.meets_targets
-    assert not found.missed.meets_targets
-    assert found.rate_per_s < found.missed.offered_rate_per_s < 1.03 * found.rate_per_s
-    assert plan(small(workload__request_rate=0.9 * found.rate_per_s)).replicas == 1
-    assert plan(small(workload__request_rate=1.2 * found.rate_per_s)).replicas > 1

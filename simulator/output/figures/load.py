@@ -1,22 +1,14 @@
-"""Figures of simulated results: pure functions from results to plotly figures, for the dashboard and the report.
+"""What changes with the offered load. Points without a steady state are grey crosses, and no line goes through them."""
 
-Colours are Okabe and Ito's, told apart with any colour vision; lines differ by dash and marker as well. Points without
-a steady state are open and in grey, and no line goes through them.
-"""
-
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
-from roofline.step_time import FloatArray
+from simulator.output.figures.style import BLUE, GREEN, GREY, LINE, VERMILION, add_target, log_axis, styled
 from simulator.output.results import Latency, LoadCurve, Metric, RunResult
 from simulator.output.wording import METRIC_NAMES
 
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"
-CDF_POINTS = 400  # quantiles drawn; every sample would only make the page heavy
 _BANDS = (("p99", VERMILION, "solid", "circle"), ("p90", GREEN, "dash", "square"), ("p50", BLUE, "dot", "diamond"))
 
 
@@ -38,10 +30,10 @@ def latency_against_load(curve: LoadCurve, metric: Metric, slo: dict[Metric, flo
     top = max((latency.p99.value * 1e3 for latency in (p.latencies[metric] for p in steady)), default=1.0)
     _add_unsteady(figure, [point for point in curve.points if not point.is_steady], top)
     targets = slo if slo is not None else (curve.points[0].targets_s if curve.points else {})
-    target_ms = _add_target(figure, targets.get(metric), "y")
+    target_ms = add_target(figure, targets.get(metric), "y")
     shown = [e.value * 1e3 for p in steady for e in (p.latencies[metric].p50, p.latencies[metric].p99)]
     figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
-    figure.update_yaxes(title=f"{METRIC_NAMES[metric]} (ms)", **_log_axis([*shown, *target_ms, top * 1.5]))
+    figure.update_yaxes(title=f"{METRIC_NAMES[metric]} (ms)", **log_axis([*shown, *target_ms, top * 1.5]))
     return styled(figure)
 
 
@@ -55,9 +47,27 @@ def attainment_against_load(curve: LoadCurve) -> go.Figure:
         line={"color": BLUE, "width": 2}, marker={"size": 8}, hovertemplate="%{x:.3g} requests/s<br>%{y:.2f} %",
     )  # fmt: skip
     if points:
-        figure.add_hline(y=points[0].percentile, line={"color": "#555555", "dash": "dash", "width": 1.5}, opacity=1)
+        figure.add_hline(y=points[0].percentile, line={"color": LINE, "dash": "dash", "width": 1.5}, opacity=1)
     figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
     figure.update_yaxes(title="Requests within the targets (%)", range=[min([90.0, *shares]), 100.5])
+    return styled(figure)
+
+
+def goodput_against_load(curve: LoadCurve) -> go.Figure:
+    """Requests per second that keep every target over the offered rate, against the line on which all do."""
+    points = [p for p in curve.points if p.goodput_per_s is not None]
+    rates = [p.offered_rate_per_s for p in points]
+    figure = go.Figure()
+    figure.add_scatter(x=rates, y=rates, mode="lines", name="all that arrive", line={"color": GREY, "dash": "dot"})
+    steady = [p for p in points if p.is_steady]
+    figure.add_scatter(
+        x=[p.offered_rate_per_s for p in steady], y=[p.goodput_per_s for p in steady], mode="lines+markers",
+        name="within the targets", line={"color": BLUE, "width": 2}, marker={"size": 8},
+        hovertemplate="%{x:.3g} requests/s arrive<br>%{y:.3g} keep every target<extra></extra>",
+    )  # fmt: skip
+    _add_unsteady(figure, [p for p in points if not p.is_steady], max(rates, default=1.0) / 1.5)
+    figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
+    figure.update_yaxes(title="Goodput (requests/s within the targets)", rangemode="tozero")
     return styled(figure)
 
 
@@ -75,29 +85,6 @@ def throughput_against_load(curve: LoadCurve) -> go.Figure:
     figure.update_xaxes(title=_load_title(curve), rangemode="tozero")
     figure.update_yaxes(title="Output tokens/s, a GPU", rangemode="tozero")
     return styled(figure)
-
-
-def latency_cdf(result: RunResult, metric: Metric, slo: dict[Metric, float] | None = None) -> go.Figure:
-    """Share of requests below each latency, with the target's line."""
-    values, shares = quantiles_ms(result.samples_s[metric])
-    figure = go.Figure()
-    figure.add_scatter(
-        x=values, y=shares, mode="lines", name=METRIC_NAMES[metric], line={"color": BLUE, "width": 2},
-        hovertemplate="%{y:.1f} % of the requests<br>within %{x:.3g} ms",
-    )  # fmt: skip
-    target_ms = _add_target(figure, (result.targets_s if slo is None else slo).get(metric), "x")
-    figure.update_xaxes(title=f"{METRIC_NAMES[metric]} (ms)", **_log_axis([*values[[0, -1]], *target_ms]))
-    figure.update_yaxes(title="Requests (%)", range=[0, 101])
-    return styled(figure)
-
-
-def quantiles_ms(samples_s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Latencies in milliseconds and the percent of requests at or below each; finer in the tail."""
-    known = samples_s[~np.isnan(samples_s)]
-    if len(known) == 0:
-        return np.empty(0), np.empty(0)
-    shares = np.concatenate([np.linspace(0, 95, CDF_POINTS // 2), np.linspace(95, 100, CDF_POINTS // 2)[1:]])
-    return np.percentile(known, shares) * 1e3, shares
 
 
 def _add_interval(figure: go.Figure, rates: Sequence[float], latencies: Sequence[Latency]) -> None:
@@ -123,45 +110,5 @@ def _add_unsteady(figure: go.Figure, points: Sequence[RunResult], top_ms: float)
         )  # fmt: skip
 
 
-def _add_target(figure: go.Figure, target_s: float | None, axis: Literal["x", "y"]) -> list[float]:
-    """The target's line across a logarithmic axis, with its name; its value in milliseconds where there is one."""
-    if target_s is None:
-        return []
-    target_ms = target_s * 1e3
-    add = figure.add_hline if axis == "y" else figure.add_vline
-    add(target_ms, line={"color": "#555555", "dash": "dash", "width": 1.5}, opacity=1)
-    along = "x" if axis == "y" else "y"  # plotly wants the place on a logarithmic axis as its logarithm
-    place = {axis: math.log10(target_ms), along: 0.01 if axis == "y" else 0.04, f"{along}ref": "paper"}
-    figure.add_annotation(
-        **place, text=f"target {target_ms:g} ms", showarrow=False, xanchor="left" if axis == "y" else "right",
-        yanchor="top" if axis == "y" else "bottom",
-    )  # fmt: skip
-    return [target_ms]
-
-
-def _log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis around positive values, labelled in full at 1, 2 and 5 times the powers of ten."""
-    known = [float(value) for value in values if math.isfinite(value) and value > 0] or [1.0]
-    low, high = min(known) / 1.3, max(known) * 1.3
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-    return {
-        "type": "log", "range": [math.log10(low), math.log10(high)],
-        "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks],
-    }  # fmt: skip
-
-
 def _load_title(curve: LoadCurve) -> str:
     return f"Offered load on {curve.gpus} GPU{'s' * (curve.gpus != 1)} (requests/s)"
-
-
-def styled(figure: go.Figure) -> go.Figure:
-    """The look that all figures share."""
-    figure.update_layout(
-        template="simple_white", height=420, margin={"l": 70, "r": 20, "t": 40, "b": 60}, hovermode="closest",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13},
-    )  # fmt: skip
-    figure.update_xaxes(showgrid=True, gridcolor="rgba(128,128,128,0.2)")
-    figure.update_yaxes(showgrid=True, gridcolor="rgba(128,128,128,0.2)")
-    return figure
