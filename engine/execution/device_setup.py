@@ -17,7 +17,6 @@ from engine.execution.kv_pool import (
     BlockKind,
     DeviceMemory,
     check_pool,
-    check_utilization,
     out_of_memory_means,
     pool_blocks,
 )
@@ -51,9 +50,8 @@ def device_program(model: Llama, config: EngineConfig, kv_dtype: torch.dtype, nu
 def gpu_runner(model: Llama, config: EngineConfig, options: DeviceOptions) -> tuple[EngineConfig, DeviceRunner]:
     """A runner that is warm, and `config` with its number of KV blocks.
 
-    Raises `CapacityError` where the memory does not do, and `InputError` for a utilization that is no fraction.
+    Raises `CapacityError` where the memory does not do.
     """
-    check_utilization(options.utilization)
     block = BlockKind(model.shape, config.block_size, options.kv_dtype)
     batches = graph_batches(config.max_num_seqs) if options.use_graphs else ()
     with out_of_memory_means(f"a step of {config.max_num_batched_tokens} tokens of {model.shape.name}", LOWER_STEP):
