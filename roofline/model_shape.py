@@ -125,10 +125,10 @@ class ModelShape:
 
         Raises `ModelError` with the names there are.
         """
-        for row in shipped_rows("models"):
-            if name.lower() in (row["name"], *(hf_id.lower() for hf_id in row["hf_ids"])):
-                return cls.from_dict({"name": row["name"], **row["shape"]})
-        raise ModelError(f"model {name!r} is not in the catalogue; it knows {', '.join(catalogue_names())}.")
+        row = _catalogue_row(name)
+        if row is None:
+            raise ModelError(f"model {name!r} is not in the catalogue; it knows {', '.join(catalogue_names())}.")
+        return cls.from_dict({"name": row["name"], **row["shape"]})
 
     @property
     def num_moe_layers(self) -> int:
@@ -293,6 +293,24 @@ _POSITIVE_FIELDS = (
     "rope_theta",
     "rms_norm_eps",
 )
+
+
+_CHAT_ENDINGS = ("-instruct", "-it", "-chat", "-instruct-v0.1", "-instruct-v0.3", "-instruct-2407")
+
+
+def _catalogue_row(name: str) -> dict[str, Any] | None:
+    """The catalogue's row of that name or Hugging Face id."""
+    rows = shipped_rows("models")
+    return next((r for r in rows if name.lower() in (r["name"], *(i.lower() for i in r["hf_ids"]))), None)
+
+
+def hugging_face_id(name: str) -> str:
+    """Where a model of the catalogue is published, its chat variant where there is one; any other name is its own."""
+    row = _catalogue_row(name)
+    if row is None or name != row["name"]:
+        return name
+    ids: list[str] = row["hf_ids"]
+    return next((i for i in ids if i.lower().endswith(_CHAT_ENDINGS)), ids[0])
 
 
 def catalogue_names() -> list[str]:

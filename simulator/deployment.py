@@ -11,7 +11,6 @@ from calibration import profile as profiles
 from calibration.fitted import FittedStepTime
 from calibration.measurements import differences
 from engine.core.config import EngineConfig
-from engine.core.trace_meta import ClientLink
 from engine.core.workload import Workload
 from roofline.analytic import AnalyticStepTime
 from roofline.errors import InputError, ModelError, ProfileError
@@ -21,8 +20,10 @@ from roofline.memory import MemoryLayout
 from roofline.model_shape import ModelShape
 from roofline.model_source import load_model_shape
 from roofline.parallelism import Parallelism
-from roofline.step_time import BatchWork, FloatArray, StepTimeModel
+from roofline.step_time import StepTimeModel
 from simulator.fleet.cluster import FleetSpec
+from simulator.fleet.disaggregation import Split
+from simulator.fleet.scaled import ScaledStepTime
 from simulator.output.results import Badge
 from simulator.scenario import Scenario
 from simulator.workload_source import at_rate, recorded_requests
@@ -55,9 +56,30 @@ class Deployment:
 
     def fleet(self, replicas: int) -> FleetSpec:
         """So many replicas behind the scenario's router and clients."""
-        client = self.scenario.client
-        link = ClientLink(client.max_concurrency, client.to_engine_ms / 1000, client.to_client_ms / 1000)
-        return FleetSpec(self.engine, replicas, self.scenario.fleet.router, link)
+        scenario = self.scenario
+        client, faults = scenario.client, [fault.build() for fault in scenario.faults]
+        if replicas != scenario.fleet.replicas:  # a search for their number: what is not there cannot fail
+            faults = [fault for fault in faults if getattr(fault, "replica", 0) < replicas]
+        try:
+            return FleetSpec(
+                self.engine, replicas, scenario.fleet.router, client.link, client.patience, tuple(faults),
+                scenario.fleet.admission.build(), scenario.fleet.autoscaling, self._split(replicas), scenario.seed,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"fleet: {error}") from error
+
+    def _split(self, replicas: int) -> Split | None:
+        """Who computes prompts only; in a search one replica alone computes everything."""
+        asked, searched = self.scenario.fleet.disaggregation, replicas != self.scenario.fleet.replicas
+        if asked is None or (searched and replicas == 1):
+            return None
+        prefill = min(max(1, round(asked.prefill_share * replicas)), max(1, replicas - 1))
+        kv_bytes_per_token = self.shape.kv_bytes_per_token(self.scenario.kv_dtype)
+        return Split(prefill, kv_bytes_per_token, asked.link_gb_per_s * 1e9, asked.link_latency_ms / 1000)
+
+    def alone(self) -> FleetSpec:
+        """One replica that never fails, with clients who wait."""
+        return FleetSpec(self.engine, client=self.scenario.client.link)
 
     def slowed(self, factor: float) -> "Deployment":
         """The same replica if every pass took `factor` times as long as the model says."""
@@ -67,22 +89,6 @@ class Deployment:
         """The same replica under another offered rate of the fleet."""
         workload = at_rate(self.scenario.workload, self.recorded, rate_per_s)
         return replace(self, scenario=self.scenario.model_copy(update={"workload": workload}))
-
-
-@dataclass(frozen=True, slots=True)
-class ScaledStepTime:
-    """Another model's times multiplied by a factor: what a common error of all of them would do."""
-
-    model: StepTimeModel
-    factor: float
-
-    def seconds(self, work: BatchWork) -> float:
-        """Wall time of one pass."""
-        return self.factor * self.model.seconds(work)
-
-    def decode_run_seconds(self, work: BatchWork, k: int) -> FloatArray:
-        """Times of `k` consecutive decode passes."""
-        return self.factor * self.model.decode_run_seconds(work, k)
 
 
 def resolve(scenario: Scenario) -> Deployment:

@@ -4,45 +4,25 @@ Reading turns every fault of the file into one `InputError` with the place, the 
 milliseconds here, as people write them; everything behind this file counts in seconds.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from engine.core.lengths import Fixed, LengthDistribution, LogNormal, Uniform, parse_lengths
 from engine.core.metrics import Slo
-from roofline.errors import InputError
 from roofline.formats import format_name
+from simulator.scenario_base import Count, NotNegative, Positive, Rate, Section, checked
+from simulator.scenario_fleet import Client, Faults, Fleet
 
-Positive = Annotated[float, Field(gt=0)]
-# Simulated clocks count seconds in a float64: after 64,000 requests at this rate they tell 8 microseconds apart
-Rate = Annotated[float, Field(ge=1e-6)]
-NotNegative = Annotated[float, Field(ge=0)]
 Target = Literal["ttft_s", "tpot_s", "e2e_s"]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _checked(build: Callable[[], Any]) -> Any:
-    """What `build` returns; pydantic names the place only of a `ValueError`."""
-    try:
-        return build()
-    except InputError as error:
-        raise ValueError(str(error).rstrip(".")) from error
-
 
 Format = Annotated[
-    str, BeforeValidator(lambda value: _checked(lambda: format_name(value)) if isinstance(value, str) else value)
+    str, BeforeValidator(lambda value: checked(lambda: format_name(value)) if isinstance(value, str) else value)
 ]
 
 
-class _Section(BaseModel):
-    """Unknown keys are errors, values never change, and the text under a field is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class FixedLength(_Section):
+class FixedLength(Section):
     """Every request has the same length; the shorthand is the number alone."""
 
     distribution: Literal["fixed"]
@@ -54,7 +34,7 @@ class FixedLength(_Section):
         return Fixed(self.tokens)
 
 
-class UniformLength(_Section):
+class UniformLength(Section):
     """Every whole number between two bounds is equally likely; the shorthand is `uniform:LOW:HIGH`."""
 
     distribution: Literal["uniform"]
@@ -69,11 +49,11 @@ class UniformLength(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _checked(self.build)
+        checked(self.build)
         return self
 
 
-class LogNormalLength(_Section):
+class LogNormalLength(Section):
     """A skewed distribution, as real prompts and answers have; the shorthand is `lognormal:MEAN:CV[:LONGEST]`."""
 
     distribution: Literal["lognormal"]
@@ -90,7 +70,7 @@ class LogNormalLength(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _checked(self.build)
+        checked(self.build)
         return self
 
 
@@ -100,7 +80,7 @@ def _length_of(value: Any) -> Any:
         return {"distribution": "fixed", "tokens": value}
     if not isinstance(value, str):
         return value
-    match _checked(lambda: parse_lengths(value)):
+    match checked(lambda: parse_lengths(value)):
         case Fixed(tokens):
             return {"distribution": "fixed", "tokens": tokens}
         case Uniform(low, high):
@@ -115,7 +95,7 @@ Length = Annotated[
 ]
 
 
-class TraceSource(_Section):
+class TraceSource(Section):
     """Recorded requests: an Azure, BurstGPT or Mooncake file, or a trace folder."""
 
     file: Path
@@ -124,34 +104,119 @@ class TraceSource(_Section):
     """Arrivals come this many times as fast as recorded. A run that needs more requests repeats the recording."""
 
 
-class Workload(_Section):
+class RateCurve(Section):
+    """A rate that changes in equal parts of a period, over and over."""
+
+    period_s: Positive = 86_400.0
+    """Length of the period, in seconds."""
+    factors: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    """Relative rates of its parts; only their proportions count."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not any(self.factors):
+            raise ValueError("factors are all 0: at least one part of the period needs requests")
+        return self
+
+
+class Spike(Section):
+    """Some time with a multiple of the rate."""
+
+    at_s: NotNegative
+    """When it begins, in seconds from the start of the run."""
+    duration_s: Positive
+    """How long it lasts."""
+    factor: NotNegative
+    """The rate is so many times as high."""
+
+
+class Tenant(Section):
+    """Some of the requests: a customer, or a class of service."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What budgets and results call it."""
+    share: Positive = 1.0
+    """Weight of its requests (with sessions: of its sessions) among those of all tenants."""
+    priority: int = 0
+    """Lower is served first, under engine.policy priority, and shed last."""
+    prompt_tokens: Length | None = None
+    """Length of its prompts; None: the workload's."""
+    output_tokens: Length | None = None
+    """Length of its answers; None: the workload's."""
+
+
+class Users(Section):
+    """A closed loop: each user sends a request (or holds a session), thinks, and sends the next."""
+
+    count: Count
+    """Users of the whole fleet."""
+    think_time_s: NotNegative = 0.0
+    """Mean of the pause before each request or session, in seconds; the pauses are exponential."""
+
+
+class Sessions(Section):
+    """Conversations: each turn comes after the answer to the one before, or not at all if there was none."""
+
+    turns: Length
+    """Requests of a session."""
+    pause_s: NotNegative = 0.0
+    """Mean pause between an answer and the next turn, in seconds, of a user who reads or an agent whose tool works."""
+    context: Literal["grows", "fresh"] = "grows"
+    """grows: each prompt begins with all that was said, and can be reused; fresh: prompts are independent."""
+    common_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens with which every prompt of every session begins, such as instructions."""
+
+
+class Workload(Section):
     """What the whole fleet is asked: a rate with distributions of lengths, or a recording."""
 
     request_rate: Rate | None = None
     """Requests per second that reach the fleet as a whole. With a trace: its lengths at this rate."""
     burstiness: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     """Shape of the gaps between arrivals: 1 is a Poisson process, below 1 burstier, .inf constant spacing."""
+    gaps: Literal["gamma", "weibull"] = "gamma"
+    """Distribution of those gaps; burstiness is its shape."""
+    rate_curve: RateCurve | None = None
+    """How the rate changes in the course of a day, say; request_rate is then the mean."""
+    spikes: tuple[Spike, ...] = ()
+    """Times with a multiple of the rate."""
     prompt_tokens: Length | None = None
     """Length of the prompts."""
     output_tokens: Length | None = None
     """Length of the answers."""
     trace: TraceSource | None = None
     """Recorded requests, in place of the lengths."""
+    users: Users | None = None
+    """A crowd of users who each wait for an answer before they ask again, in place of a rate."""
+    tenants: tuple[Tenant, ...] = ()
+    """Kinds of requests, each with its share; without any all are alike."""
+    sessions: Sessions | None = None
+    """Requests come in conversations; prompt_tokens is then what is new in each turn."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         lengths = (self.prompt_tokens, self.output_tokens)
         if self.trace is None:
-            if self.request_rate is None or None in lengths:
-                raise ValueError("give request_rate, prompt_tokens and output_tokens, or a trace")
+            if (self.request_rate is None and self.users is None) or None in lengths:
+                raise ValueError("give request_rate (or users), prompt_tokens and output_tokens, or a trace")
         elif any(lengths):
             raise ValueError("a trace brings its own lengths: remove prompt_tokens and output_tokens, or the trace")
         elif self.request_rate is not None and self.trace.rate_scale != 1.0:
             raise ValueError("request_rate and trace.rate_scale both set the rate: remove one")
+        if any(tenant.prompt_tokens or tenant.output_tokens for tenant in self.tenants) and (
+            self.trace is not None or self.sessions is not None or self.users is not None
+        ):
+            raise ValueError("lengths by tenant go with neither a trace nor users or sessions: remove one of them")
+        if self.request_rate is None and (self.rate_curve is not None or self.spikes):
+            raise ValueError("rate_curve and spikes change request_rate: give it, or remove them")
+        if self.users is not None and self.request_rate is not None:
+            raise ValueError("request_rate and users both set the load: remove one")
+        if self.sessions is not None and self.users is None and self.request_rate is None:
+            raise ValueError("sessions need request_rate or users: a trace's own times are those of single requests")
         return self
 
 
-class Hardware(_Section):
+class Hardware(Section):
     """What one GPU of the fleet is."""
 
     accelerator: str
@@ -160,14 +225,14 @@ class Hardware(_Section):
     """A file of accelerator rows of your own, in the format of roofline/catalogue/accelerators.json."""
 
 
-class Parallelism(_Section):
+class Parallelism(Section):
     """How one replica spreads over GPUs."""
 
     tensor: Count = 1
     """GPUs that share each layer: a replica is that many GPUs."""
 
 
-class StepTime(_Section):
+class StepTime(Section):
     """Where the time of a forward pass comes from."""
 
     profile: str | None = None
@@ -176,7 +241,7 @@ class StepTime(_Section):
     """Use the profile for other hardware, another model or parallelism than it was fitted on; results say so."""
 
 
-class EngineSettings(_Section):
+class EngineSettings(Section):
     """The engine's scheduler, under vLLM's names."""
 
     num_blocks: Annotated[int, Field(ge=2)] | None = None
@@ -205,29 +270,7 @@ class EngineSettings(_Section):
     """KV slots reserved beyond each decoding request."""
 
 
-class Fleet(_Section):
-    """How many replicas there are, and who decides which one serves a request."""
-
-    replicas: Count = 1
-    """Replicas that `simulator run` and the load curve simulate; `simulator plan` searches for the number."""
-    max_replicas: Count = 256
-    """Most replicas that a plan may use."""
-    router: Literal["least_outstanding", "round_robin"] = "least_outstanding"
-    """Who gets the next request."""
-
-
-class Client(_Section):
-    """What lies between the users and the engines."""
-
-    max_concurrency: Count | None = None
-    """Most requests in flight in the fleet; None: an open loop, as real users are."""
-    to_engine_ms: NotNegative = 0.0
-    """Delay of a request on its way to the engine, in milliseconds."""
-    to_client_ms: NotNegative = 0.0
-    """Delay of a token on its way back, in milliseconds."""
-
-
-class Targets(_Section):
+class Targets(Section):
     """Latency targets; each holds for `percentile` of the requests. Leave out what does not matter."""
 
     ttft_ms: Positive | None = None
@@ -260,7 +303,7 @@ class Targets(_Section):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class Prices(_Section):
+class Prices(Section):
     """US dollars for one GPU and hour."""
 
     low: NotNegative
@@ -277,7 +320,7 @@ class Prices(_Section):
         return self
 
 
-class RunLength(_Section):
+class RunLength(Section):
     """How long a simulation may grow until its steady state is shown."""
 
     min_requests: Count = 2_000
@@ -292,7 +335,7 @@ class RunLength(_Section):
         return self
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """A model on some hardware under a workload, with latency targets and prices."""
 
     name: str = "scenario"
@@ -309,6 +352,8 @@ class Scenario(_Section):
     engine: EngineSettings = EngineSettings()
     fleet: Fleet = Fleet()
     client: Client = Client()
+    faults: Faults = ()
+    """What goes wrong, and when."""
     workload: Workload
     slo: Targets = Targets()
     prices: Prices | None = None

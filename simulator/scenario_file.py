@@ -79,7 +79,11 @@ def to_yaml(scenario: Scenario) -> str:
     """A scenario file; `from_text` reads the same scenario from it."""
     plain = _plain(scenario.model_dump(mode="python", exclude_defaults=True) | {"name": scenario.name})
     order = [name for name in Scenario.model_fields if name in plain]
-    return yaml.safe_dump({name: plain[name] for name in order}, sort_keys=False, allow_unicode=True, width=100)
+    document = {name: plain[name] for name in order}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    if any(mark in text for mark in "\x85\u2028\u2029"):  # YAML reads these back as ends of lines
+        text = yaml.safe_dump(document, sort_keys=False, width=100)
+    return text
 
 
 def json_schema() -> dict[str, Any]:
@@ -143,11 +147,20 @@ def _fault(fault: Mapping[str, Any]) -> str:
         return f"{name} is missing; add it."
     if kind == "value_error":
         return f"{name}: {message}."
+    return f"{name} is {value}; {_remedy(fault, path, message)}."
+
+
+def _remedy(fault: Mapping[str, Any], path: list[str], message: str) -> str:
+    kind = fault["type"]
     if kind.startswith("union_tag"):
-        return f"{name} is {value}; write 128, uniform:64:256, lognormal:MEAN:CV, or a section with its distribution."
+        if "distribution" in fault["ctx"]["discriminator"]:
+            return "write 128, uniform:64:256, lognormal:MEAN:CV, or a section with its distribution"
+        return f"give it a kind: {', '.join(_kinds(path))}"
+    if kind == "tuple_type":
+        return "it must be a list, a dash before each entry"
     if kind == "model_type":
-        return f"{name} is {value}; it must be a section: {name}, and indented below it {', '.join(_fields(path))}."
-    return f"{name} is {value}; {message.replace('Input should', 'it must', 1)}."
+        return f"it must be a section: {'.'.join(path)}, and indented below it {', '.join(_fields(path))}"
+    return message.replace("Input should", "it must", 1)
 
 
 def _printable(part: str | int) -> str:
@@ -164,10 +177,20 @@ def _nearest(path: list[str]) -> str:
 
 def _fields(section: list[str]) -> list[str]:
     """Names of the settings at a place."""
+    return list(dict.fromkeys(name for model in _models_at(section) for name in model.model_fields))
+
+
+def _kinds(section: list[str]) -> list[str]:
+    """The kinds that an entry of a list may be of."""
+    return [repr(get_args(model.model_fields["kind"].annotation)[0]) for model in _models_at(section)]
+
+
+def _models_at(section: list[str]) -> list[type[BaseModel]]:
+    """The sections that may stand at a place."""
     models: list[type[BaseModel]] = [Scenario]
-    for name in section:
+    for name in (part for part in section if not part.isdigit()):  # a number is a place in a list
         models = [found for model in models for found in _models(model.model_fields[name].annotation)]
-    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+    return models
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -177,7 +200,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in get_args(annotation) for found in _models(part)]
 
 
-_TAGS = ("fixed", "uniform", "lognormal")  # pydantic puts the kind of a length into the place
+# pydantic puts the kind of a length or of a fault into the place
+_TAGS = ("fixed", "uniform", "lognormal", "crash", "crashes", "slowdown", "rolling_upgrade", "spot_interruption")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,16 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ArrivalProcess:
-    """Independent gamma gaps of mean 1 / `rate_per_s` and shape `burstiness`, as `vllm bench serve` draws them.
+    """Independent gaps of mean 1 / `rate_per_s` and shape `burstiness`: gamma, as `vllm bench serve` has, or Weibull.
 
-    `burstiness` 1 is a Poisson process, below 1 burstier (the gaps' coefficient of variation is burstiness ** -0.5),
-    above 1 more regular, infinity constant spacing. `rate_per_s` infinity puts every request at time 0. Nothing is
-    clipped: the mean rate is `rate_per_s`.
+    `burstiness` 1 is a Poisson process, below 1 burstier (the coefficient of variation of gamma gaps is
+    burstiness ** -0.5), above 1 more regular, infinity constant spacing. `rate_per_s` infinity puts every request at
+    time 0. Nothing is clipped: the mean rate is `rate_per_s`.
     """
 
     rate_per_s: float
     burstiness: float = 1.0
+    gaps: Literal["gamma", "weibull"] = "gamma"
 
     def __post_init__(self) -> None:
         if not self.rate_per_s > 0:
@@ -37,6 +39,9 @@ class ArrivalProcess:
             return np.zeros(count)
         if math.isinf(self.burstiness):
             return np.full(count, 1.0 / self.rate_per_s)
+        if self.gaps == "weibull":
+            mean = math.gamma(1.0 + 1.0 / self.burstiness)
+            return rng.weibull(self.burstiness, size=count) / (self.rate_per_s * mean)
         return rng.gamma(self.burstiness, 1.0 / (self.rate_per_s * self.burstiness), size=count)
 
     def first(self, rng: np.random.Generator, count: int) -> FloatArray:

@@ -62,8 +62,11 @@ class BlockPool:
         for requests, count in groups:
             self.num_free -= len(requests) * count
 
-    def grow_members(self, cohort: DecodeCohort) -> dict[Request, None]:
-        """Give the members of the cohort the blocks of their next step; returns whose `block_ids` became longer."""
+    def grow_members(self, cohort: DecodeCohort, spares: bool) -> dict[Request, None]:
+        """Give the members of the cohort the blocks of their next step; returns whose `block_ids` became longer.
+
+        With `spares` some may have a block more than they need.
+        """
         self.num_free -= len(cohort.growing())
         return {}
 

@@ -59,6 +59,11 @@ class DecodeCohort:
         """Members that may need a block in the step `offset` steps ahead (0: the next one)."""
         return self._ring[(self.steps + offset) % self._block_size]
 
+    def num_growing(self, steps: int) -> int:
+        """Blocks that the members take in the next `steps` steps, each member one in `block_size` steps."""
+        rounds, rest = divmod(steps, self._block_size)
+        return rounds * len(self.members) + sum(len(self.growing(offset)) for offset in range(rest))
+
     def short(self) -> list[Request]:
         """Members that need a block in the next step; rejected drafts may have left one of `growing()` a spare."""
         size, reach = self._block_size, self.steps + self._lookahead

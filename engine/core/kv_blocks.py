@@ -79,10 +79,11 @@ class KvBlocks(BlockPool):
     def take_back(self, request: Request, num_tokens: int) -> None:
         """The blocks are in the request's table, from where `release` takes them."""
 
-    def grow_members(self, cohort: DecodeCohort) -> dict[Request, None]:
+    def grow_members(self, cohort: DecodeCohort, spares: bool) -> dict[Request, None]:
         """Give the members of the cohort the blocks of their next step; returns whose `block_ids` became longer."""
-        grown = dict.fromkeys(cohort.short())
-        self.grow_each([(grown, 1)])
+        grown = dict.fromkeys(cohort.short() if spares else cohort.growing())
+        for request, block in zip(grown, self._take(len(grown)), strict=True):
+            request.block_ids.append(block)
         return grown
 
     def grow_each(self, groups: Sequence[tuple[Collection[Request], int]]) -> None:

@@ -38,6 +38,7 @@ class Request:
     priority: int = 0  # lower is served first
     block_keys: list[Hashable] = field(default_factory=list)
     unshared_rest: bool = False
+    num_external_tokens: int = 0  # its first tokens whose KV comes from elsewhere: not computed unless it is preempted
     # ---
     status: Status = Status.WAITING
     num_tokens_settled: int = 0  # num_tokens while outside the decode cohort

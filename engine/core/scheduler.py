@@ -192,7 +192,7 @@ class Scheduler:
             return False
         plan.shares, plan.budget = shares, budget
         if growing:
-            plan.grown = self.blocks.grow_members(self.cohort)
+            plan.grown = self.blocks.grow_members(self.cohort, self._spares)
         for request, short in lacking.items():
             self.blocks.grow(request, short)
             plan.grown[request] = None
@@ -304,7 +304,8 @@ class Scheduler:
                 break  # free blocks have only become fewer since the gate closed
             hit = self.blocks.find_hit(request)
             cached = len(hit) * self.config.block_size
-            tokens = min(request.num_tokens_settled - cached, self._longest_chunk)
+            computed = max(cached, request.num_external_tokens if request.status is Status.WAITING else 0)
+            tokens = min(request.num_tokens_settled - computed, self._longest_chunk)
             if tokens > plan.budget and not self.config.enable_chunked_prefill:
                 break
             tokens = min(tokens, plan.budget)
@@ -316,7 +317,8 @@ class Scheduler:
             plan.admitted[request] = None
             plan.cached_tokens += cached
             plan.give(request, tokens)
-            self._grow(plan, request, tokens)
+            self._grow(plan, request, computed - cached + tokens)
+            request.num_computed_settled = computed
 
     def _start(self, request: Request, hit: list[int], cached: int) -> None:
         if request.status is Status.WAITING:

@@ -57,7 +57,7 @@ REQUEST_COLUMNS: Mapping[str, str] = {
     "first_token_s": SECONDS,
     "finish_s": SECONDS,
     "num_preemptions": COUNT,
-    "finish_reason": TEXT,  # stop | length | abort
+    "finish_reason": TEXT,  # stop | length | abort, and simulated: rejected | timeout | failed
     "token_times_s": TIMES,
 }
 # Written only where the workload has them: an exact replay needs priorities under the priority policy and the prompt's

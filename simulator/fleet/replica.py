@@ -24,6 +24,7 @@ from engine.core.scheduler import Scheduler
 from roofline.step_time import StepTimeModel
 from simulator.fleet.clock import BOUNDARY, VirtualClock
 from simulator.fleet.job import Job
+from simulator.fleet.scaled import ScaledStepTime
 from simulator.output.observer import Observer, StepOccupancy, StepRun
 
 MAX_JUMP = 4096  # steps in one jump: bounds the lists, not the result
@@ -31,41 +32,62 @@ VECTOR_STEPS = 8  # from here on one call for all steps is faster than one a ste
 
 
 class Replica:
-    """Takes jobs by `submit`; calls `on_done(job)` when one has its last token."""
+    """Takes jobs by `submit`; calls `on_done(job)` when one has its last token, `on_lost(job)` when it dies first."""
+
+    # Attributes in slots: every step reads dozens, and a plain instance with so many of them is slower.
+    __slots__ = (
+        "_alarm", "_cancelled", "_clock", "_config", "_current", "_ends", "_ends_s", "_in_flight", "_jobs", "_late",
+        "_lost", "_next", "_observer", "_own_step_time", "_priority", "_start_s", "_starved", "_step_time", "_tie",
+        "_walls_s", "busy_s", "emptied", "fast_forward", "num_outstanding", "number", "on_done", "on_lost",
+        "outstanding_tokens", "scheduler", "token_times", "up_s",
+    )  # fmt: skip
 
     def __init__(
         self, clock: VirtualClock, number: int, config: EngineConfig, step_time: StepTimeModel, observer: Observer
     ) -> None:
         self.number = number
-        self.scheduler = Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
-        self.num_outstanding = 0  # submitted and not finished
-        self.busy_s = 0.0
+        self.busy_s = self.up_s = 0.0  # with a step under way; paid for
         self.on_done: Callable[[Job], None] = lambda job: None
+        self.on_lost: Callable[[Job], None] = lambda job: None
+        self.emptied: Event | None = None  # happens once no job is left
         self.fast_forward = True
         self.token_times: list[float] | None = None  # end of each decode step so far; set to [] to stamp every token
         self._clock = clock
         self._priority = BOUNDARY + number
-        self._step_time = step_time
+        self._config = config
+        self._step_time = self._own_step_time = step_time
         self._observer = observer
+        self._tie = count()
+        self._in_flight = False  # a step is under way while the next is decided
+        self._start_s = 0.0
+        self._be_new()
+
+    def _be_new(self) -> None:
+        """Nothing to do, nothing cached."""
+        config = self._config
+        self.scheduler = Scheduler(config, None if config.enable_prefix_caching else BlockPool(config))
+        self.num_outstanding = 0  # submitted and not finished
+        self.outstanding_tokens = 0  # of their prompts
         self._jobs: dict[Request, Job] = {}
         self._ends: list[tuple[int, int, Job]] = []  # heap of (decode step of the last token, tie, job)
-        self._tie = count()
         self._alarm: Event | None = None
         self._current: Batch | None = None
         self._next: Batch | None = None
-        self._in_flight = False  # a step is under way while the next is decided
         self._late: list[int] = []  # arrivals during the run under way: the step after which each is seen
         self._starved: list[Job] = []  # left the cohort without ending
         self._lost: dict[int, int] = {}  # decode step -> members whose token of it will be dropped
-        self._start_s = 0.0
+        self._cancelled: list[Job] = []  # to be dropped at the next boundary
         self._walls_s: list[float] = []
         self._ends_s: list[float] = []
+        if self.token_times is not None:
+            self.token_times = []
 
     def submit(self, job: Job) -> None:
         """Take a job at the current time."""
         job.replica, job.reach_s = self.number, self._clock.now
         self._jobs[job.request] = job
         self.num_outstanding += 1
+        self.outstanding_tokens += job.request.num_prompt_tokens
         self.scheduler.add(job.request)
         if self._alarm is None:
             self._wake_at(self._clock.now, self._on_idle_end)
@@ -75,18 +97,64 @@ class Replica:
             if self._matters():
                 self._cut_run(seen_at + 1)
 
+    @property
+    def kv_use(self) -> float:
+        """The share of the KV blocks that requests own, as of the step under way."""
+        blocks, used = self.scheduler.config.usable_blocks, self.scheduler.blocks.num_used
+        if len(self._ends_s) > 1 and self._clock.phase != self._priority:  # the scheduler stands at the run's begin
+            used += self.scheduler.cohort.num_growing(self._next_boundary())
+        return used / blocks
+
+    def cancel(self, job: Job) -> None:
+        """The client has left: from the next boundary on the job's place and blocks are free; then `on_done(job)`."""
+        if job.request in self._jobs:
+            self._cancelled.append(job)
+            self._cut_run(self._next_boundary() + 1)
+
+    def kill(self) -> None:
+        """Die now: the step under way is never over, and every job is lost. Starts empty when jobs come again."""
+        now_s, over = self._clock.now, bisect_left(self._ends_s, self._clock.now)
+        if over:
+            self._ends_s, self._walls_s = self._ends_s[:over], self._walls_s[:over]
+            self._end_run()
+        if self._current is not None:
+            self.busy_s += now_s - (self._ends_s[-1] if over else self._start_s)
+        step = self._decode_step()
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            self._leave_cohort(job, step)
+        self._be_new()
+        for job in jobs:
+            self.on_lost(job)
+        self._tell_if_empty()
+
+    def slow_down(self, factor: float) -> None:
+        """Let passes from the next boundary on take `factor` times as long as the model says; 1: as it says."""
+        self._step_time = self._own_step_time if factor == 1 else ScaledStepTime(self._own_step_time, factor)
+        self._cut_run(self._next_boundary() + 1)
+
     # --- boundaries ---
 
     def _wake_at(self, time_s: float, action: Callable[[Event], None]) -> None:
         self._alarm = self._clock.call_at(time_s, self._priority, action)
 
-    def _on_idle_end(self, _: Event) -> None:
-        self._dispatch(self._clock.now)
+    def _on_idle_end(self, alarm: Event) -> None:
+        if alarm is self._alarm:
+            if self._cancelled:
+                self._drop_cancelled()
+            self._dispatch(self._clock.now)
 
     def _on_boundary(self, alarm: Event) -> None:
         """The steps under way are over: their tokens exist, and the next step begins."""
         if alarm is not self._alarm:
             return  # the run was cut shorter
+        end_s = self._ends_s[-1]
+        self._end_run()
+        if self._cancelled:
+            self._drop_cancelled()
+        self._dispatch(end_s)
+
+    def _end_run(self) -> None:
         assert self._current is not None
         last = batch = self._current
         end_s, jumped = self._ends_s[-1], len(self._walls_s) - 1
@@ -99,7 +167,6 @@ class Replica:
                 self._next = in_flight[1]._replace(num_waiting=seen)
         self.busy_s += end_s - self._start_s
         self._complete(batch, last, end_s)
-        self._dispatch(end_s)
 
     def _dispatch(self, now_s: float) -> None:
         """Begin the step decided ahead, or decide one; then look how many are like it."""
@@ -236,7 +303,9 @@ class Replica:
             job.last_step = job.joined_step = -1
         self.scheduler.complete(last, [job.request for job in ended])
         for job in ended:
-            self._finish(job, end_s)
+            if job.finish_reason is None:  # else its client has left already
+                job.finish_s = end_s
+            self._forget(job)
 
     def _stamp_sampled(self, batch: Batch, end_s: float) -> list[Job]:
         """Stamp the tokens that prefill chunks have yielded; returns the jobs that end with them."""
@@ -302,9 +371,30 @@ class Replica:
         if 0 <= job.joined_step < step - 1:
             self._lost[step] = self._lost.get(step, 0) + 1
 
-    def _finish(self, job: Job, end_s: float) -> None:
-        job.finish_s = end_s
-        job.finish_reason = "length"
+    def _forget(self, job: Job) -> None:
         del self._jobs[job.request]
         self.num_outstanding -= 1
+        self.outstanding_tokens -= job.request.num_prompt_tokens
         self.on_done(job)
+        if self.emptied is not None:
+            self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self.emptied is not None and not self.num_outstanding:
+            self.emptied.succeed()
+            self.emptied = None
+
+    def _drop_cancelled(self) -> None:
+        """Take out the jobs whose clients have left, unless they have just ended; the steps under way are over."""
+        step = self._decode_step()
+        for job in self._cancelled:
+            request = job.request
+            if request not in self._jobs:
+                continue
+            self._leave_cohort(job, step)
+            if self._next is not None and request.cohort is not None:
+                self._lose_token(job, step + 1)
+            self.scheduler.abort(request)
+            job.last_step = job.joined_step = -1
+            self._forget(job)
+        self._cancelled = []

@@ -13,7 +13,7 @@ from simpy.core import StopSimulation
 
 from engine.core.config import EngineConfig
 from roofline.step_time import BatchWork, FloatArray
-from simulator.fleet.job import Job
+from simulator.fleet.job import FINISHED, Job
 from simulator.output.observer import Observer, StepRun
 from simulator.output.results import METRICS, Metric, Occupancy
 
@@ -37,7 +37,8 @@ class Collector:
         self.latencies_s: dict[Metric, FloatArray] = {m: np.full(len(arrival_s), math.nan) for m in METRICS}
         self.tokens: NDArray[np.int64] = np.zeros((len(arrival_s), 2), dtype=np.int64)  # prompt, output
         self.now_s = 0.0
-        self.num_finished = 0
+        self.unfinished: NDArray[np.bool_] = np.zeros(len(arrival_s), dtype=bool)  # ended without their answer
+        self.num_finished = 0  # ended, in whatever way
         self.usage = Usage(engine, probe)
         self._enough = enough
         self._checkpoints = iter(checkpoints)
@@ -50,17 +51,18 @@ class Collector:
     def on_gaps(self, gaps_s: Sequence[float], count: int) -> None:
         """Single gaps are not asked for."""
 
+    def on_arrival(self, job: Job) -> None:
+        """Note when a request came that nobody could know of before; until then its arrival is at infinity."""
+        self.arrival_s[job.index] = job.arrival_s
+
     def on_finish(self, job: Job) -> None:
         """Note the latencies of one request; at a checkpoint, or once nothing arrives any more, see whether to end."""
-        sent_s = job.arrival_s if math.isnan(job.send_s) else job.send_s
         index, self.now_s = job.index, job.finish_s
         self.finish_s[index] = job.finish_s
-        self.in_service_s[index] = job.finish_s - job.first_scheduled_s
-        self.latencies_s["ttft_s"][index] = job.first_token_s - sent_s
-        self.latencies_s["e2e_s"][index] = job.finish_s - sent_s
-        if job.output_tokens > 1:
-            self.latencies_s["tpot_s"][index] = (job.finish_s - job.first_token_s) / (job.output_tokens - 1)
-        self.tokens[index] = job.request.num_prompt_tokens, job.output_tokens
+        if job.finish_reason == FINISHED:
+            self._note_latencies(index, job)
+        else:
+            self.unfinished[index] = True
         self.usage.preemptions += job.request.num_preemptions
         self.num_finished += 1
         if self.now_s > self.arrival_s[-1]:
@@ -69,6 +71,15 @@ class Collector:
             self._next = next(self._checkpoints, math.inf)
             if self._enough(self):
                 raise StopSimulation(None)
+
+    def _note_latencies(self, index: int, job: Job) -> None:
+        sent_s = job.arrival_s if math.isnan(job.send_s) else job.send_s
+        self.in_service_s[index] = job.finish_s - job.first_scheduled_s
+        self.latencies_s["ttft_s"][index] = job.first_token_s - sent_s
+        self.latencies_s["e2e_s"][index] = job.finish_s - sent_s
+        if job.output_tokens > 1:
+            self.latencies_s["tpot_s"][index] = (job.finish_s - job.first_token_s) / (job.output_tokens - 1)
+        self.tokens[index] = job.request.num_prompt_tokens, job.output_tokens
 
     @property
     def num_arrived(self) -> int:

@@ -45,6 +45,10 @@ class TraceRecorder:
         """All that was noted, requests in the order of arrival; `meta` says what was simulated."""
         jobs = sorted(self._jobs, key=lambda job: job.index)
         requests = requests_table(record_of(job) for job in jobs).assign(replica=[job.replica for job in jobs])
+        if any(job.tenant is not None for job in jobs):
+            requests["tenant"] = [job.tenant for job in jobs]
+        if any(job.attempt > 1 for job in jobs):
+            requests["attempts"] = [job.attempt for job in jobs]
         steps = self._steps.table().assign(replica=self._replica_of_step)
         steps = steps.sort_values(["start_s", "replica"], kind="stable", ignore_index=True)
         steps["step"] = np.arange(len(steps))

@@ -3,13 +3,14 @@
 The sketches are DDSketches: a quantile is within `RELATIVE_ACCURACY` of the true value, whatever the number of values.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ddsketch import DDSketch
 
-from simulator.fleet.job import Job
+from simulator.fleet.job import FINISHED, Job
 from simulator.output.observer import StepRun
 
 RELATIVE_ACCURACY = 0.005
@@ -80,7 +81,8 @@ class StreamingStats:
     def __init__(self) -> None:
         self.ttft, self.tpot, self.itl, self.e2e = (LatencySketch() for _ in range(4))
         self.num_steps = 0
-        self.num_requests = 0
+        self.num_requests = 0  # finished
+        self.unfinished: Counter[str] = Counter()  # the others, by how they ended
         self.num_preemptions = 0
         self.output_tokens = 0
         self._first_sent_s = float("inf")
@@ -95,7 +97,10 @@ class StreamingStats:
         self.itl.extend(gaps_s, count)
 
     def on_finish(self, job: Job) -> None:
-        """The latencies of one request."""
+        """The latencies of one request, if it finished."""
+        if job.finish_reason != FINISHED:
+            self._note_unfinished(job)
+            return
         sent_s = job.arrival_s if job.send_s != job.send_s else job.send_s  # NaN: sent when it arrived
         self.ttft.add(job.first_token_s - sent_s)
         self.e2e.add(job.finish_s - sent_s)
@@ -105,6 +110,12 @@ class StreamingStats:
         self.num_preemptions += job.request.num_preemptions
         self.output_tokens += job.output_tokens
         self._first_sent_s = min(self._first_sent_s, sent_s)
+        self._last_end_s = max(self._last_end_s, job.finish_s)
+
+    def _note_unfinished(self, job: Job) -> None:
+        self.unfinished[str(job.finish_reason)] += 1
+        self.num_preemptions += job.request.num_preemptions
+        self._first_sent_s = min(self._first_sent_s, job.arrival_s if job.send_s != job.send_s else job.send_s)
         self._last_end_s = max(self._last_end_s, job.finish_s)
 
     def summary(self) -> dict[str, Any]:
@@ -117,5 +128,6 @@ class StreamingStats:
             "request_throughput": self.num_requests / makespan_s if known else None,
             "output_throughput": self.output_tokens / makespan_s if known else None,
             "makespan_s": makespan_s if known else None,
-            "num_requests": self.num_requests, "num_steps": self.num_steps, "num_preemptions": self.num_preemptions,
+            "num_requests": self.num_requests + self.unfinished.total(), "num_steps": self.num_steps,
+            "num_preemptions": self.num_preemptions,
         }  # fmt: skip

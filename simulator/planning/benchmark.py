@@ -4,6 +4,7 @@ import shlex
 
 from calibration.fitted import FittedStepTime
 from engine.core.trace_meta import ENGINE_NAME
+from roofline.model_shape import hugging_face_id
 from simulator.deployment import Deployment
 from simulator.output.results import RunResult
 from simulator.scenario import FixedLength, Length, LogNormalLength, UniformLength
@@ -21,9 +22,10 @@ def _vllm(deployment: Deployment, result: RunResult) -> str:
     scenario, recorded = deployment.scenario, deployment.recorded
     workload, slo = scenario.workload, scenario.slo
     words = [
-        "vllm", "bench", "serve", "--model", scenario.model, "--request-rate", f"{result.offered_rate_per_s:g}",
-        "--burstiness", f"{workload.burstiness:g}", "--num-prompts", str(result.num_requests + result.warmup_requests),
-        "--dataset-name", "random", "--ignore-eos", "--seed", str(scenario.seed),
+        "vllm", "bench", "serve", "--model", hugging_face_id(scenario.model),
+        "--request-rate", f"{result.offered_rate_per_s:g}", "--burstiness", f"{workload.burstiness:g}",
+        "--num-prompts", str(result.num_requests + result.warmup_requests), "--dataset-name", "random",
+        "--ignore-eos", "--seed", str(scenario.seed),
         "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", f"50,90,{slo.percentile:g}",
     ]  # fmt: skip
     for flag, name in (("input", "prompt_tokens"), ("output", "output_tokens")):

@@ -4,7 +4,7 @@ from calibration.fitted import FittedStepTime
 from calibration.form import StepTimeForm
 from roofline.analytic import AnalyticStepTime
 from roofline.step_time import BatchWork, StepTimeModel
-from simulator.deployment import ScaledStepTime
+from simulator.fleet.scaled import ScaledStepTime
 
 _NAMES = {"compute": "compute", "memory": "memory_bandwidth", "link": "link", "launch": "overhead"}
 

@@ -163,7 +163,7 @@ def assumptions(deployment: Deployment, result: RunResult) -> tuple[str, ...]:
         *([extrapolated] if beyond > RARE else []),
         f"Each replica has {engine.num_blocks:,} KV blocks of {engine.block_size} tokens, runs at most "
         f"{engine.max_num_seqs} requests at once and computes at most {engine.max_num_batched_tokens:,} tokens a pass.",
-        f"Requests reach replicas by {scenario.fleet.router.replace('_', ' ')}; a replica never fails.",
+        f"Requests reach replicas by {scenario.fleet.router.replace('_', ' ')}; a replica fails only as faults say.",
         *([MEAN_LENGTHS] if benchmark_command(deployment, result).startswith("vllm ") else []),
         "The load is as steady as the workload says; peaks and growth beyond it need replicas of their own.",
     )

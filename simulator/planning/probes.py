@@ -22,7 +22,7 @@ def unloaded(deployment: Deployment) -> dict[Metric, float]:
     workload = longest_workload(deployment).head(PROBE_REQUESTS)
     arrival_s = ALONE_S * np.arange(1.0, 1.0 + len(workload))
     collected = _collect(deployment, arrival_s)
-    simulate(deployment.fleet(1), deployment.step_time, workload.with_arrivals(arrival_s), collected)
+    simulate(deployment.alone(), deployment.step_time, workload.with_arrivals(arrival_s), collected)
     percent = deployment.scenario.slo.percentile
     latencies = {metric: collected.latencies_s[metric] for metric in METRICS}
     known = {metric: values[~np.isnan(values)] for metric, values in latencies.items()}
@@ -35,7 +35,7 @@ def saturated_rate_per_s(deployment: Deployment) -> float:
     workload = longest_workload(deployment).head(count)
     arrival_s = np.zeros(len(workload))
     collected = _collect(deployment, np.append(arrival_s, np.inf))
-    simulate(deployment.fleet(1), deployment.step_time, workload.with_arrivals(arrival_s), collected)
+    simulate(deployment.alone(), deployment.step_time, workload.with_arrivals(arrival_s), collected)
     ends_s = np.sort(collected.finish_s[:-1])
     first, last = len(ends_s) // 5, len(ends_s) * 4 // 5
     return float((last - first) / (ends_s[last] - ends_s[first])) if ends_s[last] > ends_s[first] else float("inf")

@@ -71,7 +71,8 @@ def stays(collected: Collector, cut: int) -> float:
     if complete - cut < 2:
         return 0.0
     span_s = collected.arrival_s[complete - 1] - collected.arrival_s[cut]
-    return float(span_s / np.mean(collected.latencies_s["e2e_s"][cut:complete]))
+    stay_s = _defined(collected.latencies_s["e2e_s"][cut:complete])
+    return float(span_s / np.mean(stay_s)) if len(stay_s) else 0.0
 
 
 def growth(collected: Collector) -> Growth:
@@ -111,7 +112,8 @@ def overloaded(collected: Collector, before: Growth | None, offered_rate_per_s: 
 
 def has_turned_over(collected: Collector) -> bool:
     """True after three mean times in service."""
-    return collected.now_s > 3.0 * float(np.nanmean(collected.in_service_s))
+    served_s = _defined(collected.in_service_s)
+    return len(served_s) > 0 and collected.now_s > 3.0 * float(np.mean(served_s))
 
 
 def _growth(times_s: FloatArray, backlog: FloatArray, elapsed_s: float) -> Growth:

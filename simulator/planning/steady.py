@@ -8,10 +8,13 @@ few, so that looking often does not turn chance into certainty.
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from engine.core.workload import Workload, check_fits
 from roofline.errors import InputError
 from simulator.deployment import Deployment
 from simulator.fleet.cluster import RunOptions, simulate
+from simulator.fleet.conversations import Conversations
 from simulator.output.collector import Both, Collector
 from simulator.output.observer import Observer
 from simulator.output.results import RunResult, Verdict
@@ -28,7 +31,7 @@ from simulator.planning.steadiness import (
     overloaded,
     stays,
 )
-from simulator.workload_source import offered_rate_per_s, requests
+from simulator.workload_source import load_of, offered_rate_per_s
 
 CHECKPOINT_RATIO = 1.5
 SPARE_ARRIVALS = 1.25  # arrivals for each request that may end: a fleet is not watched while it empties
@@ -49,28 +52,40 @@ def steady_run(
     `decided` is asked at every checkpoint, of results that are steady or not yet; `progress(n)` is told of every n
     requests more; `recorder` sees the whole run. InputError for a request that the engine could never serve.
     """
-    workload = longest_workload(deployment)
+    load = longest_load(deployment)
     watch = _Watch(deployment, replicas, decided)
+    if known := isinstance(load, Workload):
+        arrival_s = load.requests["arrival_s"].to_numpy(dtype=float)
+    else:
+        arrival_s = np.full(len(load), np.inf)
     collector = Collector(
-        workload.requests["arrival_s"].to_numpy(dtype=float), deployment.engine,
+        arrival_s, deployment.engine,
         lambda work: probe(deployment.step_time, work), watch.enough, watch.checkpoints,
     )  # fmt: skip
-    options = RunOptions(progress=progress, record_token_times=recorder is not None)
+    options = RunOptions(
+        progress=progress, record_token_times=recorder is not None, on_arrival=None if known else collector.on_arrival
+    )
     observer = collector if recorder is None else Both(recorder, collector)
-    simulate(deployment.fleet(replicas), deployment.step_time, workload, observer, options)
+    simulate(deployment.fleet(replicas), deployment.step_time, load, observer, options)
     return watch.result(collector)
 
 
-def longest_workload(deployment: Deployment) -> Workload:
+def longest_load(deployment: Deployment) -> Workload | Conversations:
     """All requests that a run may need; InputError for one that the engine could never serve."""
     scenario = deployment.scenario
     count = math.ceil(scenario.run.max_requests * SPARE_ARRIVALS)
-    workload = requests(scenario.workload, deployment.recorded, count, scenario.seed)
+    load = load_of(scenario.workload, deployment.recorded, count, scenario.seed, deployment.engine.max_model_len)
     try:
-        check_fits(workload, deployment.engine)
+        check_fits(load if isinstance(load, Workload) else load.workload, deployment.engine)
     except InputError as error:
         raise type(error)(f"workload: {error} (Lengths as lognormal:MEAN:CV:LONGEST have a bound.)") from error
-    return workload
+    return load
+
+
+def longest_workload(deployment: Deployment) -> Workload:
+    """The same requests, whoever sends them when."""
+    load = longest_load(deployment)
+    return load if isinstance(load, Workload) else load.workload
 
 
 class _Watch:
@@ -79,7 +94,7 @@ class _Watch:
     def __init__(self, deployment: Deployment, replicas: int, decided: Decided) -> None:
         run = deployment.scenario.run
         rate_per_s = offered_rate_per_s(deployment.scenario.workload, deployment.recorded)
-        self._setting = Setting(deployment, replicas, rate_per_s)
+        self._setting = Setting(deployment, replicas, rate_per_s, closed=deployment.scenario.workload.users is not None)
         self._decided = decided
         self._min_requests = run.min_requests
         self._growths: list[Growth] = []

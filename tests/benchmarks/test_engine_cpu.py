@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python -m pytest -m benchmark -s tests/benchmarks/test_engine_cpu.py
 
 Both decode greedily from random prompts of 128 tokens; a decode step is timed from one sampled token to the next, a
-prefill of 512 tokens up to its sampled token. The two take turns, and medians over all turns are compared, so that a
-neighbour on the machine slows both.
+prefill of 512 tokens up to its sampled token. The two take turns and each turn gives a ratio; the median ratio counts,
+so that a neighbour on the machine slows both.
 """
 
 from itertools import pairwise
@@ -22,7 +22,7 @@ from engine.execution.weights import load_weights
 from engine.serving.llm import LLM
 from tests.engine.models import reference
 
-ROUNDS, NEW_TOKENS, CONTEXT, PREFILL = 3, 16, 128, 512
+ROUNDS, NEW_TOKENS, CONTEXT, PREFILL = 5, 16, 128, 512
 TARGET_AT_16 = 1.3
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.model]
@@ -70,25 +70,27 @@ def token_gaps_of_transformers(model, prompts, new_tokens):
 
 
 def compared(both, batch, context, new_tokens):
-    """Median seconds of engine and transformers: of a decode step, or of the prefill where nothing is decoded."""
+    """Seconds of engine and transformers in each turn: of a median decode step, or of the prefill."""
     engine, model = both
     generator = torch.Generator().manual_seed(0)
-    times = ([], [])
+    turns = []
     for _ in range(ROUNDS):
         prompts = torch.randint(3, engine.model.shape.vocab_size, (batch, context), generator=generator).tolist()
         ours = token_gaps_of_engine(engine, prompts, new_tokens)
         theirs = token_gaps_of_transformers(model, prompts, new_tokens)
-        for own, gaps in zip(times, (ours, theirs), strict=True):
-            own.extend(gaps[1:] if new_tokens > 1 else gaps)
-    return median(times[0]), median(times[1])
+        turns.append([median(gaps[1:] if new_tokens > 1 else gaps) for gaps in (ours, theirs)])
+    return turns
 
 
 def test_decoding_is_faster_than_transformers(both):
     compared(both, 1, CONTEXT, 4)  # warm-up
-    rows = [(f"decode, batch {batch:2}", batch, *compared(both, batch, CONTEXT, NEW_TOKENS)) for batch in (1, 4, 16)]
-    rows.append((f"prefill of {PREFILL}", PREFILL, *compared(both, 1, PREFILL, 1)))
-    print(f"\nfloat32, {torch.get_num_threads()} threads  engine tok/s  transformers tok/s  ratio")
-    for name, tokens, ours, theirs in rows:
-        print(f"{name:19} {tokens / ours:14.0f} {tokens / theirs:19.0f} {theirs / ours:6.2f}")
-    _, _, ours, theirs = rows[2]
-    assert theirs / ours >= TARGET_AT_16
+    rows = [(f"decode, batch {batch:2}", batch, compared(both, batch, CONTEXT, NEW_TOKENS)) for batch in (1, 4, 16)]
+    rows.append((f"prefill of {PREFILL}", PREFILL, compared(both, 1, PREFILL, 1)))
+    print(f"\nfloat32, {torch.get_num_threads()} threads  engine tok/s  transformers tok/s  ratio (of each turn)")
+    reached = []
+    for name, tokens, turns in rows:
+        ratios = sorted(theirs / ours for ours, theirs in turns)
+        reached.append(median(ratios))
+        ours, theirs = (tokens / median(seconds) for seconds in zip(*turns, strict=True))
+        print(f"{name:19} {ours:14.0f} {theirs:19.0f} {reached[-1]:6.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    assert reached[2] >= TARGET_AT_16

@@ -10,7 +10,7 @@ from roofline.errors import InputError, ModelError
 from roofline.formats import BYTES_PER_ELEMENT, bytes_per_element, format_name
 from roofline.model_config import hf_dtype
 from roofline.model_parts import RopeScaling
-from roofline.model_shape import ModelShape, catalogue_names
+from roofline.model_shape import ModelShape, catalogue_names, hugging_face_id
 
 LLAMA_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -341,3 +341,18 @@ def test_a_config_with_any_value_anywhere_is_a_shape_or_a_model_error(base, chan
     else:
         assert shape.num_parameters > 0
         assert hash(shape) == hash(shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("llama-3.1-8b", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("gemma-3-4b", "google/gemma-3-4b-it"),
+        ("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("deepseek-v3", "deepseek-ai/DeepSeek-V3"),
+        ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
+        ("./my-model", "./my-model"),
+    ],
+)
+def test_a_benchmark_can_name_the_published_model(name, published):
+    assert hugging_face_id(name) == published

@@ -4,66 +4,24 @@ import dataclasses
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.core.config import EngineConfig
 from engine.core.metrics import summarize
-from engine.core.trace_meta import ClientLink
-from engine.core.workload import Workload
-from simulator.fleet.cluster import FleetSpec, RunOptions, simulate
-from simulator.output.recorder import TraceRecorder
+from simulator.fleet.cluster import FleetSpec, simulate
 from simulator.output.streaming import RELATIVE_ACCURACY, StreamingStats
 from tests.simulator.fakes import LinearStep, workload
-
-
-@st.composite
-def runs(draw):
-    """A small fleet and a workload that may preempt, queue, and share prefixes."""
-    block_size = draw(st.sampled_from([1, 4, 16]))
-    longest = draw(st.integers(16, 96))
-    floor = -(-longest // block_size) + 1
-    seqs = draw(st.integers(1, 8))
-    engine = EngineConfig(
-        num_blocks=floor + draw(st.integers(0, 4 * floor)),
-        block_size=block_size,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=draw(st.integers(seqs, 128)),
-        max_model_len=longest,
-        enable_prefix_caching=draw(st.booleans()),
-        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 7])),
-        async_scheduling=draw(st.booleans()),
-        policy=draw(st.sampled_from(["fcfs", "priority"])),
-    )
-    client = ClientLink(draw(st.sampled_from([None, 1, 3])), *draw(st.sampled_from([(0.0, 0.0), (0.004, 0.002)])))
-    fleet = FleetSpec(
-        engine, draw(st.integers(1, 3)), draw(st.sampled_from(["least_outstanding", "round_robin"])), client
-    )
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    count = draw(st.integers(1, 40))
-    arrival_s = np.cumsum(rng.exponential(draw(st.sampled_from([0.001, 0.02, 0.2])), count))
-    prompt = rng.integers(1, longest - 1, count)
-    output = 1 + rng.integers(0, longest - prompt)
-    load = workload(arrival_s, prompt, output)
-    load.requests["max_tokens"] = output + rng.integers(0, 2, count) * 5
-    load.requests["priority"] = rng.integers(0, 3, count)
-    keys = tuple(np.arange(-(-n // block_size)) + 1000 * rng.integers(0, 3) for n in prompt)
-    return fleet, Workload(load.requests, keys, block_size)
-
-
-def record(fleet, load, fast_forward):
-    recorder = TraceRecorder(fleet.engine)
-    simulate(fleet, LinearStep(), load, recorder, RunOptions(fast_forward=fast_forward, record_token_times=True))
-    return recorder.trace({})
+from tests.simulator.fleet.runs import record, runs
 
 
 @settings(max_examples=150, deadline=None)
-@given(runs())
+@given(runs(trouble=True))
 def test_no_timestamp_step_or_block_count_depends_on_jumping(run):
     fleet, load = run
     jumping, stepping = (record(fleet, load, fast_forward) for fast_forward in (True, False))
     assert len(jumping.steps) == len(stepping.steps)
     different = jumping.steps.compare(stepping.steps)
     assert different.empty, different.to_string()
+    assert len(jumping.requests) == len(stepping.requests)
     for name in jumping.requests:
         one, other = jumping.requests[name], stepping.requests[name]
         if name == "token_times_s":
