@@ -43,7 +43,7 @@ def generate(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = None,
     kv_cache_dtype: o.KvDtypeOption = "auto",
-    gpu_memory_utilization: Annotated[float, typer.Option(help="Part of a GPU's memory that may be used.")] = 0.9,
+    gpu_memory_utilization: o.UtilizationOption = 0.9,
     enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Run a GPU without captured graphs.")] = False,
     async_scheduling: o.AsyncOption = None,
     threads: o.ThreadsOption = None,

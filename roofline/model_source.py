@@ -1,6 +1,7 @@
 """A model as a user names it: a catalogue name or Hugging Face id, a folder or config.json, or a GGUF file."""
 
 from pathlib import Path
+from typing import Any
 
 from roofline.catalogue_data import read_json_object
 from roofline.errors import InputError, ModelError
@@ -43,7 +44,8 @@ def _from_config(path: Path) -> ModelShape:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _from_gguf(path: Path) -> ModelShape:
+def open_gguf(path: Path) -> Any:
+    """The `gguf.GGUFReader` of a file; `ModelError` where there is none, where it is broken, or without the package."""
     if not path.is_file():
         raise ModelError(f"GGUF file {str(path)!r} does not exist; check the path.")
     try:
@@ -53,9 +55,13 @@ def _from_gguf(path: Path) -> ModelShape:
             f"{path} is a GGUF file, and the package gguf that reads it is missing; pip install 'llm-headroom[engine]'."
         ) from error
     try:
-        reader = GGUFReader(path)
+        return GGUFReader(path)
     except (ValueError, IndexError, OSError) as error:
-        raise ModelError(f"{path} is not a readable GGUF file: {error}.") from error
+        raise ModelError(f"{path} is not a readable GGUF file ({error}); download it again.") from error
+
+
+def _from_gguf(path: Path) -> ModelShape:
+    reader = open_gguf(path)
     # Vocabularies are long lists that take seconds to decode; a shape needs their length alone, and only where the
     # file does not state it.
     metadata = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}

@@ -20,7 +20,7 @@ from typing import Any
 from engine.bench import targets
 from engine.bench.bundle import MAX_BYTES, pack, read_result
 from engine.bench.presets import Preset, Stage
-from engine.bench.stage_report import DONE, PARTIAL, SKIPPED, read_report
+from engine.bench.stage_report import DONE, FAILED, PARTIAL, SKIPPED, read_report
 from roofline import console
 from roofline.errors import InputError
 from roofline.files import write_whole
@@ -142,10 +142,13 @@ def _run_and_pack(
         trouble = runner(stage, folder, limit_s)
     finally:  # also where Ctrl-C ends the campaign: what the stage has measured is kept
         report = read_report(folder)
+        sentences = [*report["sentences"], *filter(None, [trouble])]
+        if report["status"] == FAILED and not sentences:
+            sentences = ["Its time was up before it had anything to report."]
         result = {
             **head,
             "status": PARTIAL if trouble and report["status"] == DONE else report["status"],
-            "sentences": [*report["sentences"], *filter(None, [trouble])],
+            "sentences": sentences,
             "seconds": time.monotonic() - started,
             "figures": report["figures"],
         }

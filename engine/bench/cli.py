@@ -59,6 +59,7 @@ def serve(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = None,
     kv_cache_dtype: o.KvDtypeOption = "auto",
+    gpu_memory_utilization: o.UtilizationOption = 0.9,
     load_format: o.LoadFormatOption = "auto",
     threads: o.ThreadsOption = None,
     out: o.OutOption = Path("out/bench-serve"),
@@ -78,6 +79,7 @@ def serve(
         "max_num_batched_tokens": max_num_batched_tokens, "max_model_len": max_model_len,
         "enable_prefix_caching": prefix_caching, "enable_chunked_prefill": chunked_prefill,
         "async_scheduling": async_scheduling, "policy": policy, "kv_cache_dtype": kv_cache_dtype,
+        "gpu_memory_utilization": gpu_memory_utilization,
     }  # fmt: skip
     llm = EngineChoice(model, device, dtype, load_format, threads).load(settings)
     from engine.bench.serve import prepare
@@ -132,6 +134,7 @@ def steps(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = None,
     kv_cache_dtype: o.KvDtypeOption = "auto",
+    gpu_memory_utilization: o.UtilizationOption = 0.9,
     load_format: o.LoadFormatOption = "auto",
     threads: o.ThreadsOption = None,
     out: o.OutOption = Path("out/bench-steps"),
@@ -155,6 +158,7 @@ def steps(
         "max_num_seqs": grid.most_sequences,
         "async_scheduling": False,  # a step is measured alone, with all its own work
         "kv_cache_dtype": kv_cache_dtype,
+        "gpu_memory_utilization": gpu_memory_utilization,
     }
     llm = EngineChoice(model, device, dtype, load_format, threads).load(settings)
     from engine.bench.steps import prepare

@@ -34,8 +34,11 @@ def mixed_256(count: int = 256, longest: int = 1024) -> Workload:
 
     It has 142,827 prompt and 133,966 output tokens; nano-vllm's and other small engines' figures are of it. Its lengths
     follow a draw of each prompt token, which is made here and thrown away: the tokens themselves do not matter. Fewer
-    or shorter requests make a smaller workload of the same kind.
+    or shorter requests make a smaller workload of the same kind. Raises `InputError` for none, or for empty ones.
     """
+    for name, value in (("num_requests", count), ("longest", longest)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
     draws = random.Random(0)
     shortest = min(100, longest)
     prompts, outputs = [], []

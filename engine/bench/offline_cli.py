@@ -45,6 +45,7 @@ def throughput(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = None,
     kv_cache_dtype: o.KvDtypeOption = "auto",
+    gpu_memory_utilization: o.UtilizationOption = 0.9,
     load_format: o.LoadFormatOption = "auto",
     threads: o.ThreadsOption = None,
     out: o.OutOption = Path("out/bench-throughput"),
@@ -69,6 +70,7 @@ def throughput(
         "num_blocks": num_blocks, "block_size": block_size, "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens, "max_model_len": max_model_len,
         "async_scheduling": async_scheduling, "kv_cache_dtype": kv_cache_dtype,
+        "gpu_memory_utilization": gpu_memory_utilization,
     }  # fmt: skip
     llm = EngineChoice(model, device, dtype, load_format, threads).load(settings)
     from engine.bench import serve
@@ -113,6 +115,7 @@ def latency(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = None,
     kv_cache_dtype: o.KvDtypeOption = "auto",
+    gpu_memory_utilization: o.UtilizationOption = 0.9,
     load_format: o.LoadFormatOption = "auto",
     threads: o.ThreadsOption = None,
     out: o.OutOption = Path("out/bench-latency"),
@@ -130,6 +133,7 @@ def latency(
     settings = {
         "num_blocks": num_blocks, "block_size": block_size, "max_model_len": max_model_len,
         "async_scheduling": async_scheduling, "kv_cache_dtype": kv_cache_dtype,
+        "gpu_memory_utilization": gpu_memory_utilization,
     }  # fmt: skip
     llm = EngineChoice(model, device, dtype, load_format, threads).load(settings)
     from engine.bench import summary

@@ -21,6 +21,7 @@ DtypeOption = Annotated[
     str | None, typer.Option(help="Number format: fp32, bf16 or fp16; without it, what suits the device.")
 ]
 KvDtypeOption = Annotated[str, typer.Option(help="Number format of the KV cache: auto, as the weights; fp8 on a GPU.")]
+UtilizationOption = Annotated[float, typer.Option(help="Part of a GPU's memory that may be used.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads; without it, all cores.")]
 SeedOption = Annotated[int, typer.Option(help="Same seed, same requests and prompts.")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the trace; an older trace there is replaced.")]

@@ -4,6 +4,7 @@ What a library cannot do here (another architecture, a block size) shows as a se
 differ in more ways than are worth telling apart.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ def norm(eps: float) -> dict[str, Do]:
     """Residual addition and RMSNorm."""
 
     def fused(x: Inputs) -> Tensor:
-        torch.ops._C.fused_add_rms_norm(x["x"], x["residual"], x["weight"], eps)
+        _vllm_ops().fused_add_rms_norm(x["x"], x["residual"], x["weight"], eps)
         return x["x"]
 
     return _where("vllm._custom_ops", "vLLM, in place", fused)
@@ -43,7 +44,7 @@ def silu() -> dict[str, Do]:
     def fused(x: Inputs) -> Tensor:
         gate_up = x["gate_up"]
         out = gate_up.new_empty((len(gate_up), gate_up.shape[-1] // 2))
-        torch.ops._C.silu_and_mul(out, gate_up)
+        _vllm_ops().silu_and_mul(out, gate_up)
         return out
 
     return _where("vllm._custom_ops", "vLLM", fused)
@@ -86,6 +87,12 @@ def _vllm_flash_attention(tokens: int) -> dict[str, Do]:
         return out[0] if isinstance(out, tuple) else out
 
     return _where("vllm.vllm_flash_attn", "vLLM's FlashAttention", attend)
+
+
+def _vllm_ops() -> Any:
+    """Its compiled operations, which are there once this module of it is loaded."""
+    importlib.import_module("vllm._custom_ops")
+    return torch.ops._C
 
 
 def _flashinfer_decode(x: Inputs) -> Tensor:

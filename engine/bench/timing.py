@@ -6,6 +6,7 @@ with events; what cannot be captured is timed call by call, and says so.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,13 @@ def _cuda(calls: Sequence[Call], device: torch.device, budget_s: float) -> Timin
 
 
 def _captured(calls: Sequence[Call]) -> "torch.cuda.CUDAGraph | None":
-    """A graph of the calls; None where one of them does what a graph cannot hold (it waits for the device, say)."""
+    """A graph of the calls; None where one of them does what a graph cannot hold (it waits for the device, say).
+
+    Calls that wait are told beforehand: a capture that fails leaves torch's allocator and its default generator in the
+    middle of it, and much of what the process does on the device fails from then on.
+    """
+    if _waits(calls):
+        return None
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
@@ -91,6 +98,22 @@ def _captured(calls: Sequence[Call]) -> "torch.cuda.CUDAGraph | None":
         torch.cuda.synchronize()
         return None
     return graph
+
+
+def _waits(calls: Sequence[Call]) -> bool:
+    """Whether one of the calls makes the host wait for the device, as far as torch knows."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that it does not find all of them
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for call in calls:
+            call()
+    except RuntimeError:
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return False
 
 
 def _event_seconds(run: Call, rounds: int) -> list[float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from roofline.errors import InputError, ModelError
 from roofline.model_shape import ModelShape
-from roofline.model_source import load_model_shape
+from roofline.model_source import load_model_shape, open_gguf
 
 EMBEDDED_MODEL = "smollm2-135m"
 ROPE_DIVISORS = "rope_freqs.weight"  # the name in GGUF files of Llama 3; Hugging Face has figures for them instead
@@ -86,13 +86,8 @@ class GgufCheckpoint:
     """A GGUF file; `metadata` holds its key-values as plain Python values."""
 
     def __init__(self, path: Path, name: str) -> None:
-        from gguf import GGUFReader
-
         self.name, self.path = name, path
-        try:
-            reader = GGUFReader(path)
-        except (ValueError, IndexError, OSError) as error:
-            raise ModelError(f"{path} is not a readable GGUF file ({error}); download it again.") from error
+        reader = open_gguf(path)
         fields = reader.fields.items()
         self.metadata: dict[str, Any] = {key: field.contents() for key, field in fields if not key.startswith("GGUF.")}
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}

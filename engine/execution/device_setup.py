@@ -17,7 +17,6 @@ from engine.execution.kv_pool import (
     BlockKind,
     DeviceMemory,
     check_pool,
-    check_utilization,
     out_of_memory_means,
     pool_blocks,
 )
@@ -26,9 +25,8 @@ from engine.execution.packing import pack
 from engine.execution.step_arrays import Arrays
 
 LOWER_STEP = "lower gpu_memory_utilization, max_num_batched_tokens or max_num_seqs"
-# Attention is compiled for up to 32 sequences, and anew for each power of two above.
-_SEQUENCES = (1, 33, 65, 129, 257, 513)
-_CHUNKS = (1, 24)  # tokens: short chunks have smaller tiles than long ones
+_SEQUENCES = 32  # attention is compiled for up to so many, and anew for each power of two above
+_SMALL_TILE = 16  # rows, query tokens times grouped heads: chunks that go beyond take larger tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,8 @@ def device_program(model: Llama, config: EngineConfig, kv_dtype: torch.dtype, nu
 def gpu_runner(model: Llama, config: EngineConfig, options: DeviceOptions) -> tuple[EngineConfig, DeviceRunner]:
     """A runner that is warm, and `config` with its number of KV blocks.
 
-    Raises `CapacityError` where the memory does not do, and `InputError` for a utilization that is no fraction.
+    Raises `CapacityError` where the memory does not do.
     """
-    check_utilization(options.utilization)
     block = BlockKind(model.shape, config.block_size, options.kv_dtype)
     batches = graph_batches(config.max_num_seqs) if options.use_graphs else ()
     with out_of_memory_means(f"a step of {config.max_num_batched_tokens} tokens of {model.shape.name}", LOWER_STEP):
@@ -68,13 +65,13 @@ def gpu_runner(model: Llama, config: EngineConfig, options: DeviceOptions) -> tu
     config = replace(config, num_blocks=num_blocks)
     with out_of_memory_means("the KV cache and the captured graphs", LOWER_STEP):
         program.cache = KVCache(model.shape, num_blocks, config.block_size, options.kv_dtype, model.weights.device)
+        warm_up(program, config)  # a large cache is addressed by other kernels than the small one of before
         return config, DeviceRunner(program, config, batches)
 
 
 def _measure(program: DeviceProgram, config: EngineConfig, num_graphs: int) -> DeviceMemory:
     """Run steps of every kind and the largest ones; what those took and what is left of the device."""
-    for num_tokens, num_rows, longest in kinds_of_steps(config):
-        idle_step(program, num_tokens, num_rows, longest)
+    warm_up(program, config)
     step = _peak_bytes(lambda: largest_step(program, config))
     decode = _peak_bytes(lambda: program.decode(config.max_num_seqs))
     torch.cuda.empty_cache()
@@ -82,18 +79,47 @@ def _measure(program: DeviceProgram, config: EngineConfig, num_graphs: int) -> D
     return DeviceMemory(total, total - free, step, decode + num_graphs * GRAPH_BYTES if num_graphs else 0)
 
 
-def kinds_of_steps(config: EngineConfig) -> list[tuple[int, int, int]]:
-    """Steps for which kernels are compiled apart, as (tokens, rows, tokens of the longest chunk) of `idle_step`.
+def warm_up(program: DeviceProgram, config: EngineConfig) -> None:
+    """Have every kernel compiled that steps may need on the program's present cache.
 
     A kernel compiled while requests are served would hold all of them up for seconds.
     """
+    shape = program.model.shape
+    for lengths in kinds_of_steps(config, shape.num_heads // shape.num_kv_heads):
+        idle_step(program, lengths, num_rows=len(lengths))
+
+
+def kinds_of_steps(config: EngineConfig, group: int) -> list[list[int]]:
+    """Steps for which attention is compiled apart, as the tokens of their chunks; as many rows as chunks decode beside.
+
+    group: query heads that share a KV head. Of each number of chunks: the shortest ones, one that is just longer than
+    the smallest tile, and as many tokens as a step may have, the first chunks as long as they may be.
+    """
+    limit, context, just_longer = config.max_num_batched_tokens, config.max_model_len, _SMALL_TILE // group + 1
     kinds = []
-    for count in (count for count in _SEQUENCES if count <= config.max_num_seqs):
-        budget = min(config.max_num_batched_tokens, count * config.max_model_len)
-        most = -(-budget // count)
-        lengths = [min(length, most) for length in (*_CHUNKS, most)]
-        kinds += [(count * longest, count, longest) for longest in lengths]
+    for least, most in _counts(config.max_num_seqs):
+        filling = min(max(least, -(-limit // context)), most)  # chunks that take the whole budget where any number does
+        kinds.append([1] * least)
+        kinds.append(_chunks(least, min(just_longer, context), min(least + just_longer - 1, limit)))
+        kinds.append(_chunks(filling, context, limit))
     return kinds
+
+
+def _chunks(count: int, longest: int, budget: int) -> list[int]:
+    """Tokens of `count` chunks, together as near to `budget` as they may come, the first ones the longest."""
+    lengths, spare = [], budget - count
+    for _ in range(count):
+        lengths.append(1 + min(spare, longest - 1))
+        spare -= lengths[-1] - 1
+    return lengths
+
+
+def _counts(most: int) -> list[tuple[int, int]]:
+    """The numbers of sequences, up to `most`, for which attention is compiled alike: (least, most) of each kind."""
+    ends = [_SEQUENCES]
+    while ends[-1] < most:
+        ends.append(2 * ends[-1])
+    return [(1 if end == _SEQUENCES else end // 2 + 1, min(end, most)) for end in ends]
 
 
 def _peak_bytes(work: Callable[[], None]) -> int:
@@ -110,13 +136,13 @@ def largest_step(program: DeviceProgram, config: EngineConfig) -> None:
     """As many rows as there may be, all idle, and chunks that use up the rest of the token budget."""
     rows, longest = config.max_num_seqs, config.max_model_len
     tokens = min(max(1, config.max_num_batched_tokens - rows), rows * longest)
-    idle_step(program, tokens, rows, min(tokens, longest))
+    idle_step(program, _chunks(-(-tokens // longest), longest, tokens), rows)
 
 
-def idle_step(program: DeviceProgram, num_tokens: int, num_rows: int, longest: int) -> None:
-    """A step of `num_rows` idle rows and first chunks of up to `longest` tokens, all in the null block."""
-    starts = np.append(np.arange(0, num_tokens, longest), num_tokens).astype(np.int32)
-    num_chunks = len(starts) - 1
+def idle_step(program: DeviceProgram, lengths: list[int], num_rows: int) -> None:
+    """A step of `num_rows` idle rows and first chunks of so many tokens each, all in the null block."""
+    starts = np.cumsum([0, *lengths], dtype=np.int32)
+    num_chunks, num_tokens = len(lengths), sum(lengths)
     arrays: Arrays = {
         "token_ids": np.zeros(num_tokens, np.int32),
         "starts": starts,
@@ -132,4 +158,4 @@ def idle_step(program: DeviceProgram, num_tokens: int, num_rows: int, longest: i
     packed = pack(arrays)
     block = torch.zeros(packed.size, dtype=torch.int32)
     packed.write(block.numpy())
-    program.mixed(num_rows, packed.read(block.to(program.state.flat.device)), longest)
+    program.mixed(num_rows, packed.read(block.to(program.state.flat.device)), max(lengths))

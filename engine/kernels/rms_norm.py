@@ -4,6 +4,8 @@ One program normalises one row, which stays in registers between its one load an
 value once each way. The kernel rounds where the reference does.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -62,6 +64,7 @@ def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, eps, N: tl.constexpr, BLOC
     tl.store(out_ptr + row + columns, (normed * weight.to(tl.float32)).to(x.dtype), mask=inside)
 
 
+@functools.lru_cache(maxsize=4096)
 def config(num_columns: int, dtype: torch.dtype, adds: bool) -> KernelConfig:
     """How rows of `num_columns` are normalised: 16 bytes a thread and load, two loads where rows are long."""
     block = power_of_two(num_columns)

@@ -5,6 +5,7 @@ value is read once and written once, where attention looks for it. The keys or v
 [num_blocks, block_size, num_kv_heads, head_dim]: a block lies together, and so does all of a token.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -235,6 +236,7 @@ class HeadShape(NamedTuple):
         return self.heads + 2 * self.kv_heads
 
 
+@functools.lru_cache(maxsize=4096)
 def config(
     shape: HeadShape, dtype: torch.dtype, cache_dtype: torch.dtype, has_norm: bool, index_dtype: torch.dtype
 ) -> KernelConfig:

@@ -3,6 +3,8 @@
 A program takes a piece of one row, so that a single token too is spread over several processors.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -45,6 +47,7 @@ def _kernel(gate_up_ptr, out_ptr, N: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out_ptr + token * N + columns, (activated * up.to(tl.float32)).to(gate.dtype), mask=inside)
 
 
+@functools.lru_cache(maxsize=4096)
 def config(num_columns: int, dtype: torch.dtype) -> KernelConfig:
     """How rows of `num_columns` gates and as many ups are cut."""
     return KernelConfig(

@@ -12,7 +12,7 @@ from engine.execution.checkpoint import DummyCheckpoint, FolderCheckpoint, GgufC
 from engine.execution.device import choose_device, defaults_of
 from engine.execution.device_setup import DeviceOptions, gpu_runner
 from engine.execution.kv_cache import blocks_within, check_memory
-from engine.execution.kv_pool import out_of_memory_means
+from engine.execution.kv_pool import check_utilization, out_of_memory_means
 from engine.execution.model import Llama
 from engine.execution.runner import Runner
 from engine.execution.step import Executor
@@ -67,6 +67,7 @@ def load_parts(model: str, settings: Mapping[str, Any]) -> EngineParts:
     """
     options, wanted = split_settings(settings)
     _set_threads(options.num_threads)
+    check_utilization(options.gpu_memory_utilization)
     device = choose_device(options.device)
     suited = defaults_of(device)
     suited_dtype = suited.pop("dtype")

@@ -49,6 +49,7 @@ def test_a_system_prompt_changes_the_answer(folder):
         (["abc", "--threads", "100000"], "threads is 100000; it must be from 1 to 1024"),
         (["abc", "--device", "gpu"], "device is 'gpu'; choose auto, cpu or cuda"),
         (["abc", "--device", "cpu", "--kv-cache-dtype", "fp8"], "kv_cache_dtype fp8 needs a GPU"),
+        (["abc", "--gpu-memory-utilization", "90"], "gpu_memory_utilization is 90.0; it must be above 0 and at most 1"),
         (["abc", "--load-format", "onnx"], "load_format is 'onnx'; choose auto, safetensors, gguf, dummy"),
         (["abc", "--load-format", "dummy", "--model", "nowhere"], "model 'nowhere' is not in the catalogue"),
         ([b"ab\xff"], "the prompt is not UTF-8 text (invalid start byte at byte 2)"),

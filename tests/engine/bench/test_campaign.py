@@ -168,6 +168,13 @@ def test_a_stage_beyond_its_time_is_stopped_and_keeps_what_it_has(tmp_path, monk
         assert "half done" in archive.read("log.txt").decode()
 
 
+def test_a_stage_stopped_before_its_first_word_is_not_left_without_one(preset, tmp_path):
+    summary = Campaign(preset, tmp_path, 60).run(lambda result: None, runner=lambda stage, folder, limit_s: "")
+    for stage in summary["stages"]:
+        assert stage["status"] == "failed"
+        assert stage["sentences"] == ["Its time was up before it had anything to report."]
+
+
 def test_a_process_that_dies_leaves_its_last_words(tmp_path, monkeypatch):
     launched_as(monkeypatch, "import os; print('out of luck', flush=True); os._exit(7)")
     summary = Campaign(replace(CPU_SMOKE, stages=CPU_SMOKE.stages[:2]), tmp_path, 600).run(lambda result: None)

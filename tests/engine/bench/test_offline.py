@@ -33,6 +33,12 @@ def test_a_smaller_one_is_of_the_same_kind():
     assert len(requests) == 5 and set(requests["prompt_tokens"]) == {20}
 
 
+@pytest.mark.parametrize(("sizes", "said"), [((0, 20), "num_requests is 0"), ((5, -1), "longest is -1")])
+def test_no_requests_or_empty_ones_are_refused(sizes, said):
+    with pytest.raises(InputError, match=f"{said}; it must be at least 1"):
+        mixed_256(*sizes)
+
+
 def test_throughput_counts_completed_requests_over_the_whole_time():
     table = pd.DataFrame(
         {

@@ -41,7 +41,7 @@ def test_idle_rows_write_nothing_and_change_no_token(tiny):
 @pytest.mark.parametrize("rows", [0, 1, 6])
 def test_a_step_of_idle_rows_writes_to_the_null_block_alone(tiny, rows):
     program = device_program(tiny, CONFIG, torch.float32, CONFIG.num_blocks)
-    idle_step(program, 10, rows, longest=4)
+    idle_step(program, [4, 4, 2], rows)
     for cache in (*program.cache.keys, *program.cache.values):
         assert cache[0].any() and not cache[1:].any()
     assert (program.state.positions == -1).all()

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.core.config import EngineConfig
 from engine.core.sampling_params import SamplingParams
 from engine.execution.device import choose_device, defaults_of
 from engine.execution.device_setup import DeviceOptions, gpu_runner, kinds_of_steps
 from engine.execution.kv_pool import BlockKind
+from engine.kernels import paged_prefill
+from engine.kernels.paged_shape import PagedShape
 from engine.serving.llm import LLM
 from engine.serving.loading import LoadOptions, kv_torch_dtype, split_settings
 from roofline.errors import CapacityError, InputError
@@ -70,15 +74,49 @@ def test_running_out_while_measuring_names_the_settings(tiny, memory, monkeypatc
         gpu_runner(tiny, CONFIG, options())
 
 
-@pytest.mark.parametrize(("seqs", "budget", "context"), [(256, 8192, 4096), (4, 20, 64), (300, 512, 1), (1, 8, 64)])
-def test_steps_of_every_kind_are_within_the_limits(seqs, budget, context):
-    config = EngineConfig(2, max_num_seqs=seqs, max_num_batched_tokens=max(budget, seqs), max_model_len=context)
-    kinds = kinds_of_steps(config)
-    for num_tokens, num_rows, longest in kinds:
-        assert 1 <= longest <= context and num_rows <= seqs and num_tokens == num_rows * longest
-        assert num_tokens < config.max_num_batched_tokens + num_rows  # rounded up to whole chunks
-    counts = {1 << max(rows - 1, 31).bit_length() for _, rows, _ in kinds}
-    assert counts == {1 << max(rows - 1, 31).bit_length() for rows in range(1, seqs + 1)}
+def attention_plans(lengths: list[int], group: int, head_dim: int) -> set[tuple]:
+    """What attention is compiled for in a step of such chunks beside as many rows, on an H200."""
+    kind = {"kv_heads": 8, "group": group, "head_dim": head_dim, "block_size": 16}
+    shape = PagedShape(90, torch.bfloat16, torch.bfloat16, **kind)
+    share = -(-sum(lengths) * shape.num_heads // 132)
+    sequences = max(1 << (len(lengths) - 1).bit_length(), 32)
+    return {("decode", sequences), ("prefill", sequences, paged_prefill.tile(shape, max(lengths) * group, share))}
+
+
+@st.composite
+def limits_and_step(draw):
+    """An engine's limits, and the chunks of a step within them."""
+    seqs, context = draw(st.integers(1, 700)), draw(st.sampled_from([64, 500, 8192]))
+    budget = draw(st.integers(seqs, 9000))
+    count = draw(st.integers(1, seqs))
+    longest = draw(st.integers(1, min(context, budget - count + 1)))
+    spare = (budget - count - longest + 1) // max(count - 1, 1)
+    return seqs, context, budget, [longest, *[draw(st.integers(1, min(context, 1 + spare)))] * (count - 1)]
+
+
+@given(limits_and_step(), st.sampled_from([1, 2, 3, 4, 7, 8]), st.sampled_from([64, 128, 256]))
+def test_whatever_a_step_needs_was_compiled(drawn, group, head_dim):
+    seqs, context, budget, step = drawn
+    config = EngineConfig(2, max_num_seqs=seqs, max_num_batched_tokens=budget, max_model_len=context)
+    kinds = kinds_of_steps(config, group)
+    for lengths in kinds:
+        assert len(lengths) <= seqs and sum(lengths) <= budget and 1 <= min(lengths) <= max(lengths) <= context
+    assert attention_plans(step, group, head_dim) <= set().union(
+        *(attention_plans(lengths, group, head_dim) for lengths in kinds)
+    )
+
+
+def test_kernels_of_the_real_cache_are_compiled_as_well(tiny, memory, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(
+        "engine.execution.device_setup.idle_step",
+        lambda program, lengths, num_rows: seen.add((len(program.cache.keys[0]), num_rows, *lengths)),
+    )
+    config, _ = gpu_runner(tiny, CONFIG, options())
+    sizes = {size for size, *_ in seen}
+    assert sizes == {1, config.num_blocks}
+    for lengths in kinds_of_steps(CONFIG, TINY.num_heads // TINY.num_kv_heads):
+        assert {(size, len(lengths), *lengths) for size in sizes} <= seen
 
 
 def test_devices_and_their_defaults():
