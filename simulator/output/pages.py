@@ -195,7 +195,9 @@ def machine_sections(deployment: Deployment, result: RunResult) -> list[Section]
         hardware = accelerator(scenario.hardware.accelerator, scenario.hardware.catalogue)
     except InputError:
         return []
-    plan = memory_plan(deployment.shape, hardware, Efficiency.prior(hardware), memory_layout(scenario, deployment.shape))
+    plan = memory_plan(
+        deployment.shape, hardware, Efficiency.prior(hardware), memory_layout(scenario, deployment.shape)
+    )
     name = f"{deployment.shape.name} on {hardware.name}, TP{scenario.parallelism.tensor}"
     sections = [Section("Memory of one GPU", figures=[arithmetic.memory_stack({name: plan.stack()})])]
     model = deployment.step_time
