@@ -17,7 +17,10 @@ Tensor = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree: accel
 Pipeline = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
 Data = Annotated[int, typer.Option("--dp", help="Data-parallel ranks that share experts; work is each one's.")]
 Expert = Annotated[int, typer.Option("--ep", help="Ranks among which experts are divided.")]
-Weights = Annotated[str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's.")]
+GGUF_HELP = "a GGUF file's own formats are not read, it counts as bf16"
+Weights = Annotated[
+    str | None, typer.Option("--weights", help=f"{WEIGHTS_HELP} Default: the checkpoint's; {GGUF_HELP}.")
+]
 Kv = Annotated[str | None, typer.Option("--kv", help="KV cache format. Default: the checkpoint's, or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Figure = Annotated[Path | None, typer.Option("--figure", help="Also write figures to this HTML file.")]
