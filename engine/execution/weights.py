@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from engine.core.supported_models import unsupported_traits
 from engine.execution.checkpoint import ROPE_DIVISORS, Checkpoint
 from engine.execution.linear import Linear, packing_pays
 from engine.execution.model import LayerWeights, LlamaWeights
@@ -76,7 +77,7 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
 
     Raises `ModelError` for a model that the layers of `Llama` do not compute.
     """
-    if unsupported := _unsupported(shape):
+    if unsupported := unsupported_traits(shape):
         raise ModelError(
             f"model {shape.name!r} has {', '.join(unsupported)}, which the engine does not compute; the roofline and "
             "the simulator know it. Serve a dense model with alike layers (Llama, Mistral, Qwen2, Qwen3, SmolLM2)."
@@ -88,20 +89,6 @@ def tensor_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     if not shape.tie_embeddings:
         sizes["lm_head.weight"] = (shape.vocab_size, shape.hidden_size)
     return sizes
-
-
-def _unsupported(shape: ModelShape) -> list[str]:
-    """What of a shape is more than RMSNorm, grouped-query attention of one reach in all layers, and a dense SwiGLU."""
-    traits = {
-        "experts": shape.moe,
-        "latent attention": shape.mla,
-        "sliding windows in some layers": 0 < shape.sliding_layers < shape.num_layers,
-        "norms after its blocks": shape.post_norms,
-        "attention sinks": shape.attention_sinks,
-        f"{shape.activation} activations": shape.activation != "silu",
-        "partly rotated heads": shape.rotary_fraction != 1.0,
-    }
-    return [trait for trait, present in traits.items() if present]
 
 
 def _layer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:

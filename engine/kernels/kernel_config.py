@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.core.supported_models import unsupported_traits
 from roofline.model_shape import ModelShape, catalogue_names
 
 ALIGNMENT_BYTES = 16  # Triton's: the width of the widest load, and what the compiler is told of every pointer
@@ -88,5 +89,6 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def shipped_shapes() -> tuple[ModelShape, ...]:
-    """The models whose sizes are compiled ahead of time: the catalogue's."""
-    return tuple(ModelShape.from_catalogue(name) for name in catalogue_names())
+    """The models whose sizes are compiled ahead of time: those of the catalogue that the engine computes."""
+    shapes = (ModelShape.from_catalogue(name) for name in catalogue_names())
+    return tuple(shape for shape in shapes if not unsupported_traits(shape))

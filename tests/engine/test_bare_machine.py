@@ -37,7 +37,8 @@ def asked_by_the_project():
     frame = sys._getframe(2)
     while "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
-    return frame.f_code.co_filename.startswith((os.getcwd() + os.sep, "<string>"))
+    asker = frame.f_code.co_filename
+    return "site-packages" not in asker and asker.startswith((os.getcwd() + os.sep, "<string>"))
 
 sys.meta_path.insert(0, Refuse())
 for name in modules.split(","):
