@@ -111,7 +111,8 @@ class AnalyticStepTime:
         if stages > 1:
             work = _micro_batch(work, stages)
         steady = self._steady_seconds(work)
-        return stages * self._whole(steady, self._decode_seconds(work, work.decode_kv_tokens, work.decode_kv_max))
+        decode = self._decode_seconds(work, work.decode_kv_tokens, work.decode_kv_max) if work.num_decode_seqs else 0.0
+        return stages * self._whole(steady, decode)
 
     def decode_run_seconds(self, work: BatchWork, k: int) -> FloatArray:
         """Times of `k` consecutive decode passes, the first being `work`: only the decode attention grows."""
@@ -160,9 +161,13 @@ class AnalyticStepTime:
 
     def _steady_seconds(self, work: BatchWork) -> float:
         """Everything but the decode attention: the part that stays the same while contexts grow."""
-        total = self._looked_up("tokens", work.prefill_tokens + work.decode_tokens)
-        total += self._looked_up("rows", work.num_prefill_seqs + work.decode_tokens)
-        if work.prefill_tokens:
+        chunks, prefill_tokens, decode_tokens = work[0], work[1], work[5]
+        tokens, rows = prefill_tokens + decode_tokens, chunks + decode_tokens
+        try:
+            total = self._tables["tokens"][tokens] + self._tables["rows"][rows]
+        except (IndexError, TypeError):  # not in the tables yet, or never: beyond them, or no whole number
+            total = self._looked_up("tokens", tokens) + self._looked_up("rows", rows)
+        if prefill_tokens:
             total += self._prefill_seconds(work)
         return total
 
