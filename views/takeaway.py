@@ -25,7 +25,8 @@ def draw(scenario: Scenario, plan: Plan | None) -> None:
     with file:
         text = scenario_file.to_yaml(scenario)
         st.download_button(
-            f"Download {name}", text, file_name=name, mime="application/yaml", on_click="ignore",
+            # Handed over when it is asked for: a newer answer takes back a file that the page has not yet looked for.
+            f"Download {name}", lambda: text, file_name=name, mime="application/yaml", on_click="ignore",
             icon=":material/download:",
         )  # fmt: skip
         st.code(f"simulator plan {name}", language="bash")

@@ -24,16 +24,10 @@ def watched(page):
     """The page, and what went wrong or outside on it."""
     page.set_default_timeout(WAIT_MS)
     faults = []
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" and not _is_superseded(m) else None)
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda request: faults.append(request.url) if _is_outside(request.url) else None)
     return page, faults
-
-
-def _is_superseded(message):
-    """A file to download that a newer answer has replaced before Streamlit's page looked whether it is there."""
-    is_file = "/media/" in message.location.get("url", "") or "Download Button source error" in message.text
-    return is_file and "404" in message.text
 
 
 def _is_outside(url: str) -> bool:
